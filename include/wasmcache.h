@@ -1,0 +1,582 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WASMCACHE_H
+#define WASMCACHE_H
+
+/*
+ * wasmcache: a cache of compiled WebAssembly modules for programs that embed an engine through C.
+ *
+ * Know this first
+ * ---------------
+ *  - It runs only what it saved. An entry that is damaged, or was made for another engine, version,
+ *    CPU or configuration, is a miss. Somebody who can write files as this user is not held off:
+ *    docs/trust.md says exactly who is and who is not.
+ *  - It never fails the program. The only errors that a get returns are the engine's own and those
+ *    about the caller's arguments. Everything else is a miss: the module is compiled.
+ *  - The cache directory must not be reachable by a guest (a WASI preopen): wasmcache_overlaps().
+ *  - The library links no engine, reads no environment variable, prints nothing, installs no signal
+ *    handler and starts no thread.
+ *  - Linux 5.4 or later with glibc or musl, x86-64 and arm64.
+ *
+ * The easy way: two touches (wasmcache_wasmtime.h)
+ * -------------------------------------------------
+ *     wasmcache *cache;
+ *     wasmcache_options options = WASMCACHE_OPTIONS_INIT;
+ *     options.dir = "/var/cache/myhost";
+ *     wasmcache_open(&cache, &options);
+ *     wasmcache_attachment *wc = wasmcache_wasmtime_attach(cache, engine, "");
+ *     ...
+ *     error = wasmcache_wasmtime_module_new(wc, engine, wasm, wasm_len, &module);
+ *     ...
+ *     wasmcache_detach(wc);
+ *     wasmcache_close(cache);
+ *
+ * Rules that hold for every function
+ * ----------------------------------
+ *  - Functions that can fail return 0 or a negative enum wasmcache_error; wasmcache_last_error()
+ *    then has the details for the calling thread.
+ *  - Out parameters come first and are written only on success, unless their comment says
+ *    otherwise. A report is always filled.
+ *  - A NULL cache or attachment is a valid "no cache": close and detach ignore it, and calls that
+ *    look something up in it miss.
+ *  - WASMCACHE_EMISUSE means that the arguments cannot be right. Nothing was touched.
+ *  - Structs that callers fill start with their size and have an INIT macro; a library that is
+ *    newer or older than the header understands each other's as far as both know the fields.
+ *  - Every function may be called from any thread at any time, on the same objects too, except
+ *    those that end an object (close, detach, release, iterator_close), which must come after all
+ *    other calls on it.
+ *  - Strings are UTF-8 or raw file names, ended by NUL. Sizes are in bytes, times in nanoseconds
+ *    unless the name says otherwise.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define WASMCACHE_API __attribute__((visibility("default")))
+#else
+#define WASMCACHE_API
+#endif
+
+/* The version of this header, as semantic versioning has it. */
+#define WASMCACHE_VERSION_MAJOR 0
+#define WASMCACHE_VERSION_MINOR 1
+#define WASMCACHE_VERSION_PATCH 0
+#define WASMCACHE_VERSION "0.1.0"
+
+/* The version of the library that runs, a constant string such as "0.1.0". */
+WASMCACHE_API const char *wasmcache_version(void);
+
+typedef struct wasmcache wasmcache;
+typedef struct wasmcache_attachment wasmcache_attachment;
+typedef struct wasmcache_module wasmcache_module;
+typedef struct wasmcache_iterator wasmcache_iterator;
+
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+/* Numbers are stable; docs/errors.md has a section on each. */
+enum wasmcache_error {
+    WASMCACHE_OK = 0,
+    WASMCACHE_EMISS = -1,      /* there is no such entry */
+    WASMCACHE_ECORRUPT = -2,   /* the entry is damaged */
+    WASMCACHE_EMISMATCH = -3,  /* the entry is sound, but for another key, engine or kind */
+    WASMCACHE_ENEWER = -4,     /* the entry has a format that a later version wrote */
+    WASMCACHE_EUNTRUSTED = -5, /* owner, mode or type of a directory or file rule it out */
+    WASMCACHE_EBUSY = -6,      /* others kept changing the entry; try again */
+    WASMCACHE_EIO = -7,        /* the operating system refused or failed */
+    WASMCACHE_EFULL = -8,      /* no space, quota, inodes or file size limit */
+    WASMCACHE_EABORTED = -9,   /* the caller's own callback asked to stop */
+    WASMCACHE_EENGINE = -10,   /* the engine's own error: the module does not compile */
+    WASMCACHE_EMISUSE = -11,   /* arguments that cannot be right; nothing was touched */
+    WASMCACHE_ENOMEM = -12     /* no memory */
+};
+
+/* A short constant name such as "corrupt" for an error; "unknown" for a number that is none. */
+WASMCACHE_API const char *wasmcache_error_name(int error);
+
+/* What went wrong in the last call of this thread that failed. */
+typedef struct wasmcache_error_detail {
+    int error;          /* enum wasmcache_error */
+    int system_errno;   /* errno of the failed call, else 0 */
+    const char *call;   /* the system or engine call that failed, "" if none */
+    const char *path;   /* the path it was about, "" if none */
+    const char *message; /* one or two sentences: what was tried, why it failed, what to do */
+} wasmcache_error_detail;
+
+/*
+ * The details of the last failure on the calling thread. Never NULL; before any failure its error
+ * is 0 and its strings are empty. Owned by the library, valid until this thread calls the library
+ * again. Successful calls leave it as it is.
+ */
+WASMCACHE_API const wasmcache_error_detail *wasmcache_last_error(void);
+
+/* Why a get or load was not a hit. */
+typedef enum wasmcache_reason {
+    WASMCACHE_REASON_NONE = 0,       /* it was a hit; for an entry: it is sound */
+    WASMCACHE_REASON_NOT_FOUND,      /* "not-found": no entry of that key in the namespace */
+    WASMCACHE_REASON_CORRUPT,        /* "corrupt": damaged, and removed if that was possible */
+    WASMCACHE_REASON_MISMATCHED,     /* "mismatched": made for another key, engine or kind */
+    WASMCACHE_REASON_NEWER_FORMAT,   /* "newer-format": written by a later version; left alone */
+    WASMCACHE_REASON_UNTRUSTED,      /* "untrusted": owner, mode or file type rule it out */
+    WASMCACHE_REASON_UNREADABLE,     /* "unreadable": the system failed or refused to read it */
+    WASMCACHE_REASON_ENGINE_REFUSED, /* "engine-refused": sound, but the engine would not load it */
+    WASMCACHE_REASON_CACHE_OFF,      /* "cache-off": see wasmcache_status() */
+    WASMCACHE_REASON_UNATTACHED,     /* "unattached": see wasmcache_attachment_status() */
+    WASMCACHE_REASON_RECOMPILE,      /* "recompile": the caller asked not to look */
+    WASMCACHE_REASON_SOURCE          /* "source": the source could not be read or is misuse */
+} wasmcache_reason;
+
+/* The constant name of a reason as above in quotes, "none" for NONE. */
+WASMCACHE_API const char *wasmcache_reason_name(wasmcache_reason reason);
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+typedef enum wasmcache_event_type {
+    WASMCACHE_EVENT_HIT = 1,       /* an entry was loaded */
+    WASMCACHE_EVENT_MISS,          /* a lookup found nothing that can be used; reason says why */
+    WASMCACHE_EVENT_SAVED,         /* a new entry was published */
+    WASMCACHE_EVENT_KEPT,          /* a sound entry was there already: ours was dropped */
+    WASMCACHE_EVENT_SAVE_FAILED,   /* nothing was published; the caller has its module anyway */
+    WASMCACHE_EVENT_REMOVED,       /* a bad entry or a left-over file was removed */
+    WASMCACHE_EVENT_REMOVE_FAILED, /* it could not be removed */
+    WASMCACHE_EVENT_FALLBACK,      /* a slower way was taken: mapped bytes instead of the file */
+    WASMCACHE_EVENT_OFF,           /* the cache directory cannot be used; once, until it can be */
+    WASMCACHE_EVENT_ON,            /* it can be used again */
+    WASMCACHE_EVENT_UNATTACHED     /* an engine could not be attached: it runs uncached */
+} wasmcache_event_type;
+
+/* What happened. Borrowed: valid only during the callback. Strings are never NULL. */
+typedef struct wasmcache_event {
+    size_t size;               /* of this struct in the library */
+    wasmcache_event_type type;
+    wasmcache_reason reason;
+    int error;                 /* enum wasmcache_error, 0 if nothing failed */
+    int system_errno;
+    const char *engine_namespace; /* "" if none */
+    const char *key;           /* upper-case hex, "" if none */
+    const char *path;          /* of the entry or directory, "" if none */
+    const char *message;       /* a sentence for people, "" if there is nothing to add */
+    uint64_t bytes;            /* of the artifact */
+    uint64_t ns;               /* how long it took, 0 if not measured */
+} wasmcache_event;
+
+/*
+ * Called on the thread where it happened, in the middle of a call. It may call key and name
+ * functions, but no other function of the library; it must return (no longjmp, no exception).
+ */
+typedef void (*wasmcache_event_fn)(const wasmcache_event *event, void *payload);
+
+/* The constant name of an event type, such as "save-failed". */
+WASMCACHE_API const char *wasmcache_event_name(wasmcache_event_type type);
+
+/* ---- keys ------------------------------------------------------------------------------------ */
+
+typedef enum wasmcache_key_algorithm {
+    WASMCACHE_KEY_SHA256 = 1, /* 32 bytes; what get uses */
+    WASMCACHE_KEY_XXH64 = 2   /* 8 bytes, seed 0, little-endian: for directories of Wasmer's own
+                                 cache; not collision resistant, so only for explicit load and save */
+} wasmcache_key_algorithm;
+
+/* The content hash of a wasm file. A plain value: copy it, compare it with wasmcache_key_equal(). */
+typedef struct wasmcache_key {
+    uint8_t algorithm; /* enum wasmcache_key_algorithm */
+    uint8_t length;    /* bytes in use: 32 or 8 */
+    uint8_t bytes[32]; /* the rest is zero */
+} wasmcache_key;
+
+/* Room for the hex of any key and the NUL behind it. */
+#define WASMCACHE_KEY_HEX_SIZE 65
+
+/*
+ * The key of `length` bytes at `bytes` (NULL is allowed if length is 0).
+ * EMISUSE: unknown algorithm, NULL. ENOMEM.
+ */
+WASMCACHE_API int wasmcache_key_from_bytes(wasmcache_key *out, wasmcache_key_algorithm algorithm,
+                                           const void *bytes, size_t length);
+/*
+ * The key of a regular file's content, read in pieces. A symbolic link is followed.
+ * EIO: it cannot be opened or read, or is not a regular file. EMISUSE, ENOMEM.
+ */
+WASMCACHE_API int wasmcache_key_from_path(wasmcache_key *out, wasmcache_key_algorithm algorithm,
+                                          const char *path);
+/* The same from a descriptor that is open for reading; its offset is neither used nor moved. */
+WASMCACHE_API int wasmcache_key_from_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm,
+                                        int fd);
+/* A key whose digest the caller has. EMISUSE: length is not the algorithm's. */
+WASMCACHE_API int wasmcache_key_from_digest(wasmcache_key *out, wasmcache_key_algorithm algorithm,
+                                            const uint8_t *digest, size_t length);
+/* From 64 (SHA-256) or 16 (xxh64) hex digits, either case. EMISUSE: anything else. */
+WASMCACHE_API int wasmcache_key_from_hex(wasmcache_key *out, const char *hex);
+/* Writes the key as upper-case hex and returns `out`. An invalid key gives "". */
+WASMCACHE_API char *wasmcache_key_to_hex(char out[WASMCACHE_KEY_HEX_SIZE],
+                                         const wasmcache_key *key);
+/* 1 if both are valid and the same, else 0. */
+WASMCACHE_API int wasmcache_key_equal(const wasmcache_key *a, const wasmcache_key *b);
+
+/* ---- the cache ------------------------------------------------------------------------------- */
+
+/* How others may use the directories and entries that this cache makes. */
+typedef enum wasmcache_share {
+    WASMCACHE_SHARE_PRIVATE = 0, /* directories 0700, entries 0400 */
+    WASMCACHE_SHARE_READABLE,    /* 0755 and 0444: everybody may load */
+    WASMCACHE_SHARE_GROUP        /* 0750 and 0440: the group may load */
+} wasmcache_share;
+
+/* Flags of wasmcache_options. */
+enum {
+    WASMCACHE_DURABLE = 1u,   /* a save is on disk when it returns (fdatasync, and the directory's
+                                 fsync). Default: a power cut may lose or tear new entries, and a
+                                 torn one fails its digest */
+    WASMCACHE_READ_ONLY = 2u, /* never write, not even to remove a damaged entry */
+    WASMCACHE_REPRODUCIBLE = 4u /* entries carry no creation and compile time: the same input
+                                   gives the same bytes */
+};
+
+typedef struct wasmcache_options {
+    size_t size;           /* sizeof(wasmcache_options) */
+    const char *dir;       /* the cache directory; made with all its parents when first needed.
+                              NULL: the cache is off. Relative: to the directory of the moment */
+    unsigned flags;        /* WASMCACHE_DURABLE, ... */
+    wasmcache_share share;
+    const uint32_t *trust_uids; /* users beside root and ourselves whose directories and entries
+                                   are trusted; copied */
+    size_t trust_uid_count;     /* at most 64 */
+    wasmcache_event_fn on_event; /* NULL: none */
+    void *payload;               /* handed to on_event */
+} wasmcache_options;
+
+#define WASMCACHE_OPTIONS_INIT                                                                     \
+    {                                                                                              \
+        sizeof(wasmcache_options), NULL, 0, WASMCACHE_SHARE_PRIVATE, NULL, 0, NULL, NULL           \
+    }
+
+/*
+ * Opens a cache. Returns 0 also when the directory cannot be used: the cache is then off, every get
+ * compiles, wasmcache_status() says why and what to do, and it comes on by itself once the directory
+ * can be used. `options` NULL: a cache that is off.
+ * EMISUSE: out NULL, a size or flag or share that no version knows, an empty dir, too many uids.
+ * ENOMEM. On both *out is set to NULL, which is a valid "no cache".
+ * The caller ends it with wasmcache_close() after all its attachments are detached.
+ */
+WASMCACHE_API int wasmcache_open(wasmcache **out, const wasmcache_options *options);
+
+/* Ends a cache. NULL is allowed. Modules and attachments that are still held stay valid; gets
+ * through such attachments only compile from then on. */
+WASMCACHE_API void wasmcache_close(wasmcache *cache);
+
+typedef enum wasmcache_state {
+    WASMCACHE_STATE_OFF = 0,
+    WASMCACHE_STATE_READ_ONLY, /* hits are served, nothing is saved */
+    WASMCACHE_STATE_ON
+} wasmcache_state;
+
+typedef struct wasmcache_status_info {
+    size_t size; /* set by WASMCACHE_STATUS_INIT */
+    wasmcache_state state;
+    int error;        /* why it is off or read-only, else 0 */
+    int system_errno;
+    uint32_t uid;     /* owner and mode of the directory that was judged, if there is one */
+    uint32_t mode;
+    char dir[1024];   /* the directory in use, or the one that cannot be used; cut if longer */
+    char message[512]; /* one or two sentences: what is wrong and what to do; "" if all is well */
+} wasmcache_status_info;
+
+#define WASMCACHE_STATUS_INIT                                                                      \
+    {                                                                                              \
+        sizeof(wasmcache_status_info), WASMCACHE_STATE_OFF, 0, 0, 0, 0, "", ""                     \
+    }
+
+/* Looks at the directory as it is now (made if it is missing and may be). NULL cache: off.
+ * EMISUSE: out NULL or its size not set. */
+WASMCACHE_API int wasmcache_status(wasmcache *cache, wasmcache_status_info *out);
+
+/*
+ * Does the directory `dir_fd` (about to be given to a guest) lie inside the cache directory, contain
+ * it, or show it through a mount below it? 1 yes, 0 no, negative: EIO (it could not be told: treat
+ * as yes), EMISUSE. Compares device and inode up the tree and at every mount point, so links and
+ * bind mounts are seen; what is mounted later is not. A cache that is off or NULL: 0.
+ */
+WASMCACHE_API int wasmcache_overlaps(wasmcache *cache, int dir_fd);
+
+/* ---- attachments: engines bound to a cache ---------------------------------------------------- */
+
+/*
+ * They are made by the glue headers (wasmcache_wasmtime_attach). The engine must outlive the
+ * attachment. Ends it; NULL is allowed. Modules that came through it stay valid.
+ */
+WASMCACHE_API void wasmcache_detach(wasmcache_attachment *attachment);
+
+typedef struct wasmcache_attachment_info {
+    size_t size; /* set by WASMCACHE_ATTACHMENT_INFO_INIT */
+    int error;   /* why this engine runs uncached, else 0 */
+    const char *engine;           /* "wasmtime"; these live as long as the attachment */
+    const char *engine_namespace; /* "{engine id}-v{artifact version}", "" if uncached */
+    uint8_t fingerprint[32];
+    const char *message;          /* for people, why it runs uncached; "" if it does not */
+} wasmcache_attachment_info;
+
+#define WASMCACHE_ATTACHMENT_INFO_INIT                                                             \
+    {                                                                                              \
+        sizeof(wasmcache_attachment_info), 0, "", "", {0}, ""                                      \
+    }
+
+/* What an attachment is. NULL attachment: error EMISS and empty strings. EMISUSE: out. */
+WASMCACHE_API int wasmcache_attachment_status(const wasmcache_attachment *attachment,
+                                              wasmcache_attachment_info *out);
+
+/* ---- sources --------------------------------------------------------------------------------- */
+
+/* What the engine compiled: the same bytes can be both, in different entries. */
+typedef enum wasmcache_kind { WASMCACHE_MODULE = 1, WASMCACHE_COMPONENT = 2 } wasmcache_kind;
+
+/*
+ * Hands over the wasm that belongs to a digest, on a miss only. Sets *bytes and *length and returns
+ * 0; the bytes must stay until `release` is called with the same three (NULL: nothing to release).
+ * Non-zero: it cannot; the get returns EABORTED.
+ */
+typedef int (*wasmcache_fetch_fn)(void *payload, const void **bytes, size_t *length);
+typedef void (*wasmcache_fetch_release_fn)(void *payload, const void *bytes, size_t length);
+
+typedef enum wasmcache_source_type {
+    WASMCACHE_SOURCE_BYTES = 1,
+    WASMCACHE_SOURCE_PATH,
+    WASMCACHE_SOURCE_FD,
+    WASMCACHE_SOURCE_DIGEST
+} wasmcache_source_type;
+
+/*
+ * Where the wasm is. Everything is borrowed until the call returns. Make one with the functions
+ * below. Text (wat) is whatever the engine makes of it.
+ */
+typedef struct wasmcache_source {
+    size_t size; /* sizeof(wasmcache_source) */
+    wasmcache_source_type type;
+    const void *bytes; /* BYTES */
+    size_t length;
+    const char *path; /* PATH: a regular file */
+    int fd;           /* FD: a regular file, open for reading; its offset is not used */
+    const char *digest_algorithm; /* DIGEST: "sha256" names the key itself; any other name, such as
+                                     "blake3", is hashed together with the digest */
+    const void *digest;
+    size_t digest_length; /* 1 to 128 */
+    int vouched; /* DIGEST: non-zero if the caller vouches that fetch gives the bytes of that
+                    digest. Otherwise a miss is saved under the SHA-256 of the bytes that were
+                    compiled, which only a "sha256" digest finds again */
+    wasmcache_fetch_fn fetch; /* DIGEST: NULL means that a miss is EMISS */
+    wasmcache_fetch_release_fn release;
+    void *payload;
+} wasmcache_source;
+
+static inline wasmcache_source wasmcache_source_empty(wasmcache_source_type type)
+{
+    wasmcache_source source = {sizeof(wasmcache_source), WASMCACHE_SOURCE_BYTES, NULL, 0, NULL, -1,
+                               NULL, NULL, 0, 0, NULL, NULL, NULL};
+    source.type = type;
+    return source;
+}
+
+static inline wasmcache_source wasmcache_source_bytes(const void *bytes, size_t length)
+{
+    wasmcache_source source = wasmcache_source_empty(WASMCACHE_SOURCE_BYTES);
+    source.bytes = bytes;
+    source.length = length;
+    return source;
+}
+
+static inline wasmcache_source wasmcache_source_path(const char *path)
+{
+    wasmcache_source source = wasmcache_source_empty(WASMCACHE_SOURCE_PATH);
+    source.path = path;
+    return source;
+}
+
+static inline wasmcache_source wasmcache_source_fd(int fd)
+{
+    wasmcache_source source = wasmcache_source_empty(WASMCACHE_SOURCE_FD);
+    source.fd = fd;
+    return source;
+}
+
+static inline wasmcache_source wasmcache_source_sha256(const uint8_t digest[32],
+                                                       wasmcache_fetch_fn fetch, void *payload)
+{
+    wasmcache_source source = wasmcache_source_empty(WASMCACHE_SOURCE_DIGEST);
+    source.digest_algorithm = "sha256";
+    source.digest = digest;
+    source.digest_length = 32;
+    source.fetch = fetch;
+    source.payload = payload;
+    return source;
+}
+
+/* ---- get: load, else compile and save --------------------------------------------------------- */
+
+typedef enum wasmcache_outcome {
+    WASMCACHE_FAILED = 0,
+    WASMCACHE_HIT,
+    WASMCACHE_COMPILED
+} wasmcache_outcome;
+
+/* The constant name of an outcome: "failed", "hit", "compiled". */
+WASMCACHE_API const char *wasmcache_outcome_name(wasmcache_outcome outcome);
+
+/* What a call did. Filled by success and failure alike. Times are 0 for what was not done. */
+typedef struct wasmcache_report {
+    size_t size; /* set by WASMCACHE_REPORT_INIT */
+    wasmcache_outcome outcome;
+    wasmcache_reason reason; /* why it was not a hit */
+    int save_error;          /* COMPILED: 0 if the module is in the cache now, else why not */
+    wasmcache_key key;       /* what the module is filed under; length 0 if it came to none */
+    uint64_t wasm_bytes;
+    uint64_t artifact_bytes; /* 0 if it was not serialized */
+    uint64_t key_ns;         /* to read and hash the source */
+    uint64_t load_ns;        /* from opening the entry to the module, or to the miss */
+    uint64_t compile_ns;     /* the engine's compile call alone */
+    uint64_t save_ns;        /* to serialize and publish */
+    uint64_t total_ns;
+} wasmcache_report;
+
+#define WASMCACHE_REPORT_INIT                                                                      \
+    {                                                                                              \
+        sizeof(wasmcache_report), WASMCACHE_FAILED, WASMCACHE_REASON_NONE, 0, {0, 0, {0}}, 0, 0,   \
+            0, 0, 0, 0, 0                                                                          \
+    }
+
+/* Flags of wasmcache_get_options. */
+enum {
+    WASMCACHE_GET_RECOMPILE = 1u, /* do not look; compile, and replace the entry that is there */
+    WASMCACHE_GET_NO_SAVE = 2u    /* compile on a miss, but save nothing */
+};
+
+typedef struct wasmcache_get_options {
+    size_t size;    /* sizeof(wasmcache_get_options) */
+    unsigned flags; /* WASMCACHE_GET_... */
+} wasmcache_get_options;
+
+#define WASMCACHE_GET_OPTIONS_INIT                                                                 \
+    {                                                                                              \
+        sizeof(wasmcache_get_options), 0                                                           \
+    }
+
+/*
+ * The module of `source`: loaded from the cache, else compiled by the engine and saved before the
+ * call returns, on the calling thread. `options` and `report` may be NULL. On success *out holds one
+ * reference, which the caller gives back with wasmcache_module_release().
+ *
+ * EENGINE: the engine's own error; its text is the detail's message. EIO: a path or descriptor that
+ * cannot be read (the source, never the cache). EABORTED: fetch refused. EMISS: a digest without
+ * fetch is not in the cache. EMISUSE: out, source or attachment NULL, NULL bytes with a length, a
+ * length over PTRDIFF_MAX, an unknown kind, flag or size, a kind the engine was built without.
+ * ENOMEM. A save that fails is no error: report->save_error and an event tell.
+ */
+WASMCACHE_API int wasmcache_get(wasmcache_module **out, wasmcache_attachment *attachment,
+                                wasmcache_kind kind, const wasmcache_source *source,
+                                const wasmcache_get_options *options, wasmcache_report *report);
+
+/* The engine's own module (wasmtime_module_t *), borrowed: valid while a reference is held. */
+WASMCACHE_API void *wasmcache_module_native(const wasmcache_module *module);
+/* One reference more; returns `module`. */
+WASMCACHE_API wasmcache_module *wasmcache_module_ref(wasmcache_module *module);
+/* One less; the last one deletes the engine's module. NULL is allowed. */
+WASMCACHE_API void wasmcache_module_release(wasmcache_module *module);
+
+/* ---- load, save, contains: the caller has the key --------------------------------------------- */
+
+/*
+ * Loads the entry of `key`, never compiles. EMISS, ECORRUPT, EMISMATCH, ENEWER, EUNTRUSTED, EIO:
+ * why it did not; the report has the reason. ENOMEM, EMISUSE.
+ */
+WASMCACHE_API int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment,
+                                 wasmcache_kind kind, const wasmcache_key *key,
+                                 wasmcache_report *report);
+/*
+ * Serializes the engine's module `native` and publishes it under `key`. The caller vouches that it
+ * was compiled from the wasm of that key by the attached engine. A sound entry that is there already
+ * stays (0 is returned). EFULL, EIO, EUNTRUSTED, ENEWER and EMISMATCH (an entry that must not be
+ * replaced is there), EENGINE (it does not serialize), EMISUSE, ENOMEM: nothing was published, and
+ * nothing is left behind.
+ */
+WASMCACHE_API int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind,
+                                 const wasmcache_key *key, const void *native,
+                                 wasmcache_report *report);
+/* 0 if the entry is there with a sound trailer for this engine (the artifact itself is not read),
+ * else why not, as load. */
+WASMCACHE_API int wasmcache_contains(wasmcache_attachment *attachment, wasmcache_kind kind,
+                                     const wasmcache_key *key);
+
+/* ---- entries, without an engine --------------------------------------------------------------- */
+
+/* Flags of wasmcache_entry_check() and wasmcache_iterate(). */
+enum {
+    WASMCACHE_CHECK_DIGEST = 1u /* read the whole artifact; without it only the trailer is judged */
+};
+
+typedef struct wasmcache_entry {
+    size_t size; /* set by WASMCACHE_ENTRY_INIT */
+    wasmcache_reason state; /* NONE: sound. NOT_FOUND, CORRUPT, MISMATCHED, NEWER_FORMAT,
+                               UNTRUSTED, UNREADABLE. Unless it is NONE or MISMATCHED, what comes
+                               from the trailer below is zero */
+    int system_errno;       /* UNREADABLE: why */
+    wasmcache_key key;      /* by its file name */
+    wasmcache_kind kind;
+    char engine_namespace[192]; /* the folder it lies in */
+    uint8_t fingerprint[32];
+    uint64_t file_bytes;
+    uint64_t artifact_bytes;
+    uint64_t wasm_bytes;    /* 0: not known */
+    uint64_t compile_ns;    /* 0: not known */
+    uint64_t created;       /* seconds since 1970, 0: not known */
+} wasmcache_entry;
+
+#define WASMCACHE_ENTRY_INIT                                                                       \
+    {                                                                                              \
+        sizeof(wasmcache_entry), WASMCACHE_REASON_NONE, 0, {0, 0, {0}}, WASMCACHE_MODULE, "", {0}, \
+            0, 0, 0, 0, 0                                                                          \
+    }
+
+/*
+ * Writes the path that the entry of `key` has or would have, at most `size` bytes with the NUL.
+ * EMISUSE: namespace or key invalid, or `size` too small (nothing is cut). EMISS: no cache.
+ */
+WASMCACHE_API int wasmcache_entry_path(char *out, size_t size, wasmcache *cache,
+                                       const char *engine_namespace, const wasmcache_key *key);
+/*
+ * Judges one entry and fills *out, whose state says what was found. Changes nothing.
+ * 0 also for a bad entry; EMISUSE, ENOMEM; EUNTRUSTED or EIO: the directory cannot be used.
+ */
+WASMCACHE_API int wasmcache_entry_check(wasmcache_entry *out, wasmcache *cache,
+                                        const char *engine_namespace, const wasmcache_key *key,
+                                        unsigned flags);
+/* Removes one entry, whatever its state. EMISS: it is not there. EIO, EUNTRUSTED, EMISUSE. */
+WASMCACHE_API int wasmcache_remove(wasmcache *cache, const char *engine_namespace,
+                                   const wasmcache_key *key);
+
+/*
+ * Walks over all entries, in no order. Files that are no entries are passed over. What is published
+ * or removed meanwhile may or may not be seen.
+ *     wasmcache_iterate(&it, cache, NULL, 0);
+ *     while ((rc = wasmcache_iterator_next(it, &entry)) == 0) ...
+ *     wasmcache_iterator_close(it);
+ * `engine_namespace` NULL: all. EMISUSE, ENOMEM, EUNTRUSTED, EIO. One thread at a time.
+ */
+WASMCACHE_API int wasmcache_iterate(wasmcache_iterator **out, wasmcache *cache,
+                                    const char *engine_namespace, unsigned flags);
+/* The next entry; EMISS: no more. EIO: a folder cannot be read; go on, the next call takes the next. */
+WASMCACHE_API int wasmcache_iterator_next(wasmcache_iterator *iterator, wasmcache_entry *out);
+/* NULL is allowed. */
+WASMCACHE_API void wasmcache_iterator_close(wasmcache_iterator *iterator);
+
+/*
+ * Removes temporary files whose writer is gone (told by their lock, not by age or pid). Sets
+ * *removed, if it is not NULL, to how many. EIO: one could not be removed; the others were tried.
+ */
+WASMCACHE_API int wasmcache_clean(wasmcache *cache, uint64_t *removed);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
