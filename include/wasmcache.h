@@ -500,7 +500,7 @@ WASMCACHE_API int wasmcache_load(wasmcache_module **out, wasmcache_attachment *a
  * nothing is left behind.
  */
 WASMCACHE_API int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind,
-                                 const wasmcache_key *key, const void *native,
+                                 const wasmcache_key *key, void *native,
                                  wasmcache_report *report);
 /* 0 if the entry is there with a sound trailer for this engine (the artifact itself is not read),
  * else why not, as load. */

@@ -43,7 +43,7 @@ typedef struct wasmcache_engine_table {
     int (*compile)(void *engine, wasmcache_kind kind, const void *wasm, size_t length, void **module,
                    void **error);
     /* May be NULL, together with compile. The artifact is given back with artifact_free. */
-    int (*serialize)(void *engine, wasmcache_kind kind, const void *module, wasmcache_artifact *out,
+    int (*serialize)(void *engine, wasmcache_kind kind, void *module, wasmcache_artifact *out,
                      void **error);
     void (*artifact_free)(wasmcache_artifact *artifact);
     /* May be NULL. The file is `path`; bytes may follow the artifact in it. */

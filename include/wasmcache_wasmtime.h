@@ -86,7 +86,7 @@ static inline int wasmcache_wasmtime_compile(void *engine, wasmcache_kind kind, 
 }
 
 static inline int wasmcache_wasmtime_serialize(void *engine, wasmcache_kind kind,
-                                               const void *module, wasmcache_artifact *out,
+                                               void *module, wasmcache_artifact *out,
                                                void **error)
 {
     wasm_byte_vec_t bytes = {0, NULL};
@@ -95,11 +95,11 @@ static inline int wasmcache_wasmtime_serialize(void *engine, wasmcache_kind kind
 #if defined(WASMCACHE_WASMTIME_COMPONENTS)
     if (kind == WASMCACHE_COMPONENT)
         result = WASMCACHE_WASMTIME_CALL(wasmtime_component_serialize)(
-            (const wasmtime_component_t *)module, &bytes);
+            (wasmtime_component_t *)module, &bytes);
     else
 #endif
         result = WASMCACHE_WASMTIME_CALL(wasmtime_module_serialize)(
-            (const wasmtime_module_t *)module, &bytes);
+            (wasmtime_module_t *)module, &bytes);
     (void)kind;
     if (!result)
         wasmcache_wasmtime_take(bytes, out);
