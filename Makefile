@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+# A thin front for CMake: every target is a line or two that can be typed by hand.
+#
+#   make            build build/release: the library, and the tool if an engine is there already
+#   make run        from nothing: packages, engine, modules, build; then compile, hit, and a solver run from the cache
+#   make check      every test                    make check-large    the same with php, esbuild and yosys
+#   make check-asan, check-tsan                   the tests under sanitizers
+#   make check-headers, check-includes, check-symbols, check-style, check-install
+#   make install [PREFIX=/usr/local] [DESTDIR=]   make format    make clean
+#
+# WASMTIME_ROOT=DIR  an engine of your own      WERROR=ON  warnings are errors      JOBS=N
+
+.DEFAULT_GOAL := build
+SHELL := /bin/sh
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+WERROR ?= $(if $(CI),ON,OFF)
+
+# build,PRESET: configures and builds with the engine that is there, if any.
+build = root=$$(tools/engine-wasmtime --have) && \
+	cmake --preset $(1) -DWASMTIME_ROOT="$$root" -DWASMCACHE_WERROR=$(WERROR) >build/$(1).log || { cat build/$(1).log; exit 1; }; \
+	cmake --build build/$(1) -j $(JOBS) $(if $(V),-v)
+# test,PRESET[,LABELS]
+test = ctest --preset $(1) -j $(JOBS)
+
+.PHONY: build run check check-large check-asan check-tsan check-headers check-includes check-symbols check-style \
+	check-install install format clean set-up-check set-up-run
+
+build:
+	@mkdir -p build
+	@$(call build,release)
+
+set-up-run:
+	@tools/deps build
+	@tools/engine-wasmtime >/dev/null
+	@tools/modules boolector sqlite >/dev/null || [ $$? -eq 3 ]
+
+run: set-up-run
+	@$(MAKE) --no-print-directory build
+	@tools/demo build/release/cli/wasmcache
+
+set-up-check:
+	@tools/deps check
+	@tools/engine-wasmtime >/dev/null
+	@. tools/versions; for v in $$WASMTIME_OLDER; do tools/engine-wasmtime $$v >/dev/null || exit 1; done
+	@tools/modules boolector sqlite >/dev/null || [ $$? -eq 3 ]
+
+check: set-up-check
+	@$(MAKE) --no-print-directory build
+	@$(call test,release)
+
+check-large: set-up-check
+	@tools/modules all >/dev/null || [ $$? -eq 3 ]
+	@$(MAKE) --no-print-directory build
+	@$(call test,release)
+
+check-asan check-tsan: check-%: set-up-check
+	@mkdir -p build
+	@$(call build,$*)
+	@$(call test,$*)
+
+check-headers:
+	@tools/check-headers
+
+check-includes:
+	@tools/check-includes
+
+check-symbols: build
+	@tools/check-symbols build/release/src/libwasmcache.so build/release/src/libwasmcache.a
+
+check-install: build
+	@tools/check-install build/release
+
+check-style: build
+	@tools/check-style build/release
+
+format:
+	@tools/check-style --fix
+
+install: build
+	@cmake --install build/release --prefix "$(PREFIX)"
+
+clean:
+	@rm -rf build
