@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE 1
+#include "cache.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "output.h"
+
+static _Thread_local char save_error[512];
+
+const char *cli_save_error(void)
+{
+    return save_error;
+}
+
+void cli_save_error_clear(void)
+{
+    save_error[0] = '\0';
+}
+
+const char *cli_environment(const char *name)
+{
+    const char *value = secure_getenv(name);
+
+    return value && *value ? value : NULL;
+}
+
+bool cli_environment_flag(const char *name)
+{
+    const char *value = cli_environment(name);
+
+    return value && strcmp(value, "0") != 0;
+}
+
+const char *cli_last_message(void)
+{
+    const wasmcache_error_detail *detail = wasmcache_last_error();
+
+    return *detail->message ? detail->message : wasmcache_error_name(detail->error);
+}
+
+/* ---- where ----------------------------------------------------------------------------------- */
+
+static char *join(const char *left, const char *right)
+{
+    char *path = NULL;
+
+    return asprintf(&path, "%s%s", left, right) < 0 ? NULL : path;
+}
+
+char *cli_cache_dir(const struct cli *cli)
+{
+    const char *value = cli->cache_dir;
+
+    if (!value)
+        value = cli_environment("WASMCACHE_DIR");
+    if (value)
+        return strdup(value);
+    /* The XDG specification: a relative path there is to be ignored. */
+    value = cli_environment("XDG_CACHE_HOME");
+    if (value && *value == '/')
+        return join(value, "/wasmcache");
+    value = cli_environment("HOME");
+    if (!value || *value != '/') {
+        const struct passwd *user = getpwuid(geteuid());
+        value = user ? user->pw_dir : NULL;
+    }
+    return value && *value == '/' ? join(value, "/.cache/wasmcache") : NULL;
+}
+
+/* ---- open ------------------------------------------------------------------------------------ */
+
+static void on_event(const wasmcache_event *event, void *payload)
+{
+    char size[CLI_TEXT_SIZE], time[CLI_TEXT_SIZE];
+
+    (void)payload;
+    if (event->type == WASMCACHE_EVENT_SAVE_FAILED)
+        snprintf(save_error, sizeof(save_error), "%s",
+                 *event->message ? event->message : wasmcache_error_name(event->error));
+    cli_note("%s%s%s%s%.12s%s%s%s%s%s%s%s%s", wasmcache_event_name(event->type),
+             event->reason ? " " : "", event->reason ? wasmcache_reason_name(event->reason) : "",
+             *event->key ? " " : "", event->key, event->bytes ? ", " : "",
+             event->bytes ? cli_text_bytes(size, event->bytes) : "", event->ns ? ", " : "",
+             event->ns ? cli_text_duration(time, event->ns) : "", *event->path ? ", " : "",
+             event->path, *event->message ? ": " : "", event->message);
+}
+
+/* Says what is wrong with the cache, if anything. */
+static int judge(wasmcache *cache, const char *dir, enum cli_cache_use use)
+{
+    wasmcache_status_info info = WASMCACHE_STATUS_INIT;
+
+    if (use == CLI_CACHE_SHOW)
+        return CLI_OK;
+    if (!dir) {
+        snprintf(info.message, sizeof(info.message),
+                 "there is no home directory; name one with --cache-dir or $WASMCACHE_DIR");
+    } else {
+        wasmcache_status(cache, &info);
+        if (info.state == WASMCACHE_STATE_ON)
+            return CLI_OK;
+    }
+    if (info.state == WASMCACHE_STATE_READ_ONLY) {
+        cli_note("the cache is read-only: %s", info.message);
+        return CLI_OK;
+    }
+    if (use == CLI_CACHE_MODULES) {
+        cli_warn("the cache is off, all is compiled: %s", info.message);
+        return CLI_OK;
+    }
+    cli_error("the cache is off: %s", info.message);
+    return CLI_FAILED;
+}
+
+int cli_cache_open(struct cli *cli, wasmcache **out, enum cli_cache_use use)
+{
+    wasmcache_options options = WASMCACHE_OPTIONS_INIT;
+    char *dir;
+    int status;
+
+    *out = NULL;
+    if (use == CLI_CACHE_MODULES && cli_environment_flag("WASMCACHE_DISABLE"))
+        return CLI_OK;
+    dir = cli_cache_dir(cli);
+    options.dir = dir;
+    options.flags = cli->durable ? WASMCACHE_DURABLE : 0;
+    options.on_event = on_event;
+    if (wasmcache_open(out, &options)) {
+        cli_error("cannot open the cache %s: %s", dir ? dir : "", cli_last_message());
+        status = CLI_FAILED;
+    } else {
+        status = judge(*out, dir, use);
+    }
+    if (status) {
+        wasmcache_close(*out);
+        *out = NULL;
+    }
+    free(dir);
+    return status;
+}
+
+/* ---- entries --------------------------------------------------------------------------------- */
+
+static int compare(const void *left, const void *right)
+{
+    const wasmcache_entry *a = left, *b = right;
+    int order = strcmp(a->engine_namespace, b->engine_namespace);
+
+    if (!order && a->created != b->created)
+        order = a->created < b->created ? -1 : 1;
+    if (!order)
+        order = memcmp(a->key.bytes, b->key.bytes, sizeof(a->key.bytes));
+    return order;
+}
+
+/* A guard against a folder whose reading fails for ever. */
+enum { UNREADABLE_MAX = 1000 };
+
+int cli_entries_collect(struct cli_entries *out, wasmcache *cache, const char *engine_namespace)
+{
+    wasmcache_iterator *iterator = NULL;
+    size_t room = 0;
+    int rc;
+
+    memset(out, 0, sizeof(*out));
+    rc = wasmcache_iterate(&iterator, cache, engine_namespace, 0);
+    if (rc == WASMCACHE_EMISS)
+        return CLI_OK;
+    if (rc) {
+        cli_error("cannot list the cache: %s", cli_last_message());
+        return CLI_FAILED;
+    }
+    for (;;) {
+        wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
+
+        rc = wasmcache_iterator_next(iterator, &entry);
+        if (rc == WASMCACHE_EIO && out->unreadable < UNREADABLE_MAX) {
+            cli_error("cannot list all of the cache: %s", cli_last_message());
+            out->unreadable++;
+            continue;
+        }
+        if (rc)
+            break;
+        if (out->count == room) {
+            wasmcache_entry *more;
+            room = room ? room * 2 : 64;
+            more = reallocarray(out->list, room, sizeof(*more));
+            if (!more) {
+                rc = WASMCACHE_ENOMEM;
+                break;
+            }
+            out->list = more;
+        }
+        out->list[out->count++] = entry;
+    }
+    wasmcache_iterator_close(iterator);
+    if (rc != WASMCACHE_EMISS) {
+        cli_error("cannot list the cache: %s",
+                  rc == WASMCACHE_ENOMEM ? "no memory" : cli_last_message());
+        return CLI_FAILED;
+    }
+    if (out->count)
+        qsort(out->list, out->count, sizeof(*out->list), compare);
+    return CLI_OK;
+}
+
+void cli_entries_free(struct cli_entries *entries)
+{
+    free(entries->list);
+    memset(entries, 0, sizeof(*entries));
+}
+
+enum { PREFIX_MIN = 8 };
+
+static bool is_hex(const char *text)
+{
+    while (isxdigit((unsigned char)*text))
+        text++;
+    return !*text;
+}
+
+static int find_prefix(wasmcache_key *out, const char *prefix, const struct cli_entries *entries,
+                       char *why, size_t size)
+{
+    const wasmcache_key *found = NULL;
+    size_t i, length = strlen(prefix);
+
+    for (i = 0; i < entries->count; i++) {
+        char hex[WASMCACHE_KEY_HEX_SIZE];
+        const wasmcache_key *key = &entries->list[i].key;
+
+        if (strncasecmp(wasmcache_key_to_hex(hex, key), prefix, length) ||
+            (found && wasmcache_key_equal(found, key)))
+            continue;
+        if (found) {
+            snprintf(why, size, "more than one key begins with it; give more digits");
+            return CLI_FAILED;
+        }
+        found = key;
+    }
+    if (!found) {
+        snprintf(why, size, "there is no such file, and no key in the cache begins with it");
+        return CLI_FAILED;
+    }
+    *out = *found;
+    return CLI_OK;
+}
+
+int cli_key_find(wasmcache_key *out, const char *operand, const struct cli_entries *entries,
+                 char *why, size_t size)
+{
+    struct stat st;
+
+    if (!stat(operand, &st)) {
+        if (!wasmcache_key_from_path(out, WASMCACHE_KEY_SHA256, operand))
+            return CLI_OK;
+        snprintf(why, size, "%s", cli_last_message());
+        return CLI_FAILED;
+    }
+    if (errno != ENOENT && errno != ENAMETOOLONG) {
+        snprintf(why, size, "%s", strerror(errno));
+        return CLI_FAILED;
+    }
+    if (!wasmcache_key_from_hex(out, operand))
+        return CLI_OK;
+    if (is_hex(operand) && strlen(operand) >= PREFIX_MIN)
+        return find_prefix(out, operand, entries, why, size);
+    snprintf(why, size,
+             "there is no such file, and it is no key (64 or 16 hex digits, or the "
+             "first 8 or more)");
+    return CLI_FAILED;
+}
+
+char *cli_entry_path(wasmcache *cache, const char *engine_namespace, const wasmcache_key *key)
+{
+    /* More than PATH_MAX, which the cache directory cannot exceed and be used. */
+    char path[8192];
+
+    if (!key->length || !*engine_namespace ||
+        wasmcache_entry_path(path, sizeof(path), cache, engine_namespace, key))
+        return NULL;
+    return strdup(path);
+}
+
+static json_t *json_number(uint64_t value)
+{
+    return value ? json_integer((json_int_t)value) : json_null();
+}
+
+static json_t *json_time(uint64_t seconds)
+{
+    char text[CLI_TEXT_SIZE];
+    time_t when = (time_t)seconds;
+    struct tm utc;
+
+    if (!seconds || !gmtime_r(&when, &utc) ||
+        !strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc))
+        return json_null();
+    return json_string(text);
+}
+
+json_t *cli_json_entry(wasmcache *cache, const wasmcache_entry *entry)
+{
+    bool known =
+        entry->state == WASMCACHE_REASON_NONE || entry->state == WASMCACHE_REASON_MISMATCHED;
+    char *path = cli_entry_path(cache, entry->engine_namespace, &entry->key);
+    char fingerprint[CLI_TEXT_SIZE];
+    json_t *object;
+
+    object = json_pack(
+        "{s:o,s:o,s:o,s:o,s:s,s:I,s:o,s:o,s:o,s:o,s:o}", /* */
+        "key", cli_json_key(&entry->key),                /* */
+        "namespace", cli_json_text(entry->engine_namespace), "path", cli_json_text(path), "kind",
+        known ? json_string(cli_text_kind(entry->kind)) : json_null(), "state",
+        cli_text_state(entry->state), "file_bytes", (json_int_t)entry->file_bytes, "artifact_bytes",
+        json_number(entry->artifact_bytes), "wasm_bytes", json_number(entry->wasm_bytes),
+        "compile_ms", entry->compile_ns ? cli_json_ms(entry->compile_ns) : json_null(), "created",
+        json_time(entry->created), "fingerprint",
+        known ? json_string(cli_text_fingerprint(fingerprint, entry->fingerprint)) : json_null());
+    free(path);
+    return object;
+}
