@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cache.h"
+#include "output.h"
+
+static const struct cli_engine_type *const types[] = {&cli_engine_wasmtime};
+
+enum { TYPES = sizeof(types) / sizeof(types[0]), PATH_ROOM = 4096 };
+
+static void *load(const char *path)
+{
+    return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+}
+
+static const char *load_error(void)
+{
+    const char *error = dlerror();
+
+    return error ? error : "unknown error";
+}
+
+/* Which engine a library is, by a function that only that engine has. */
+static const struct cli_engine_type *recognize(void *library)
+{
+    size_t i;
+
+    for (i = 0; i < TYPES; i++)
+        if (dlsym(library, types[i]->marker))
+            return types[i];
+    return NULL;
+}
+
+static int start(struct cli_engine *out, const struct cli_engine_type *type, void *library,
+                 const char *path)
+{
+    int status = type->load(library, path);
+
+    if (status)
+        return status;
+    cli_note("engine: %s of %s", type->title, path);
+    out->type = type;
+    out->native = type->create();
+    if (!out->native) {
+        cli_error("cannot make an engine with %s", path);
+        return CLI_FAILED;
+    }
+    return CLI_OK;
+}
+
+static int open_path(struct cli_engine *out, const char *path, const char *from)
+{
+    const struct cli_engine_type *type;
+    void *library = load(path);
+
+    if (!library) {
+        cli_error("cannot load the engine that %s names: %s", from, load_error());
+        return CLI_FAILED;
+    }
+    type = recognize(library);
+    if (!type) {
+        cli_error("cannot use %s: it is no engine that this tool knows (wasmtime)", path);
+        return CLI_FAILED;
+    }
+    return start(out, type, library, path);
+}
+
+static int open_type(struct cli_engine *out, const struct cli_engine_type *type)
+{
+    const char *root = cli_environment(type->root);
+    char path[PATH_ROOM];
+    char first[PATH_ROOM + 256] = "";
+    void *library;
+
+    /* Who names a place wants that one and no other. */
+    if (root) {
+        if (snprintf(path, sizeof(path), "%s/lib/%s", root, type->library) >= PATH_ROOM) {
+            cli_error("cannot load %s: $%s is too long", type->title, type->root);
+            return CLI_FAILED;
+        }
+        library = load(path);
+        if (library)
+            return start(out, type, library, path);
+        cli_error("cannot load %s: %s; $%s is to be a folder with lib/%s in it", type->title,
+                  load_error(), type->root, type->library);
+        return CLI_FAILED;
+    }
+    if (type->default_path && *type->default_path) {
+        library = load(type->default_path);
+        if (library)
+            return start(out, type, library, type->default_path);
+        snprintf(first, sizeof(first), "%s; ", load_error());
+    }
+    library = load(type->library);
+    if (library)
+        return start(out, type, library, type->library);
+    cli_error("cannot load %s: %s%s; name the library with --engine PATH, or its folder with $%s",
+              type->title, first, load_error(), type->root);
+    return CLI_FAILED;
+}
+
+int cli_engine_open(struct cli_engine *out, const struct cli *cli)
+{
+    const char *name = cli->engine;
+    const char *from = "--engine";
+    size_t i;
+
+    memset(out, 0, sizeof(*out));
+    if (!name) {
+        name = cli_environment("WASMCACHE_ENGINE");
+        from = "$WASMCACHE_ENGINE";
+    }
+    if (!name)
+        return open_type(out, types[0]);
+    if (strchr(name, '/'))
+        return open_path(out, name, from);
+    for (i = 0; i < TYPES; i++)
+        if (!strcmp(name, types[i]->name))
+            return open_type(out, types[i]);
+    cli_error("%s: there is no engine \"%s\"; give \"wasmtime\", or the path of its library with a "
+              "slash in it",
+              from, name);
+    return CLI_USAGE;
+}
+
+wasmcache_attachment *cli_engine_attach(const struct cli_engine *engine, wasmcache *cache,
+                                        const char *settings)
+{
+    wasmcache_attachment *attachment = engine->type->attach(cache, engine->native, settings);
+    wasmcache_attachment_info info = WASMCACHE_ATTACHMENT_INFO_INIT;
+
+    if (!attachment) {
+        cli_error("cannot attach %s to the cache: %s", engine->type->title, cli_last_message());
+        return NULL;
+    }
+    if (cache && !wasmcache_attachment_status(attachment, &info) && info.error)
+        cli_warn("%s runs uncached: %s", engine->type->title, info.message);
+    return attachment;
+}
+
+void cli_engine_close(struct cli_engine *engine)
+{
+    if (engine->native)
+        engine->type->destroy(engine->native);
+    engine->native = NULL;
+}
+
+wasmcache_kind cli_engine_kind(const char *path)
+{
+    static const unsigned char component[8] = {0x00, 'a', 's', 'm', 0x0d, 0x00, 0x01, 0x00};
+    unsigned char preamble[8];
+    /* Not to wait for a writer if it is a FIFO. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    ssize_t got;
+
+    if (fd < 0)
+        return WASMCACHE_MODULE;
+    got = pread(fd, preamble, sizeof(preamble), 0);
+    close(fd);
+    return got == 8 && !memcmp(preamble, component, 8) ? WASMCACHE_COMPONENT : WASMCACHE_MODULE;
+}
