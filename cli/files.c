@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE 1
+#include "files.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli.h"
+#include "output.h"
+
+/* There is nothing to be saved from here: the tool has done nothing yet. */
+static void *checked(void *memory)
+{
+    if (!memory) {
+        cli_error("no memory for the list of files");
+        exit(CLI_FAILED);
+    }
+    return memory;
+}
+
+static void append(char ***list, size_t *count, char *string)
+{
+    /* Room doubles at each power of two, so no second number is needed. */
+    if (!(*count & (*count - 1)))
+        *list = checked(reallocarray(*list, *count ? *count * 2 : 1, sizeof(**list)));
+    (*list)[(*count)++] = string;
+}
+
+void cli_files_operand(struct cli_files *files, char *operand)
+{
+    append(&files->operand_list, &files->operands, operand);
+}
+
+static bool is_wasm(const char *name)
+{
+    size_t length = strlen(name);
+
+    return length > 5 && !strcmp(name + length - 5, ".wasm");
+}
+
+static int report(bool json, const char *path, const char *why)
+{
+    cli_error("cannot compile %s: %s", path, why);
+    if (json)
+        cli_json_line(json_pack("{s:o,s:s,s:s,s:o}", "file", cli_json_text(path), "outcome",
+                                "failed", "reason", "source", "error", cli_json_text(why)));
+    return CLI_FAILED;
+}
+
+static int not_dots(const struct dirent *entry)
+{
+    return strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
+}
+
+/* By bytes, so that the order is the same everywhere. */
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int walk(struct cli_files *files, const char *folder, bool json)
+{
+    struct dirent **names = NULL;
+    int count = scandir(folder, &names, not_dots, by_name);
+    int status = CLI_OK;
+    int i;
+
+    if (count < 0)
+        return report(json, folder, strerror(errno));
+    for (i = 0; i < count; i++) {
+        const char *slash = folder[strlen(folder) - 1] == '/' ? "" : "/";
+        char *path = NULL;
+        struct stat st, target;
+
+        if (asprintf(&path, "%s%s%s", folder, slash, names[i]->d_name) < 0)
+            checked(NULL);
+        free(names[i]);
+        if (lstat(path, &st)) {
+            free(path); /* It went away meanwhile. */
+        } else if (S_ISDIR(st.st_mode)) {
+            if (walk(files, path, json))
+                status = CLI_FAILED;
+            free(path);
+        } else if (is_wasm(path) &&
+                   /* Links to files count, links to folders may go in circles. */
+                   (S_ISREG(st.st_mode) || (!stat(path, &target) && S_ISREG(target.st_mode)))) {
+            append(&files->list, &files->count, path);
+        } else {
+            free(path);
+        }
+    }
+    free(names);
+    return status;
+}
+
+int cli_files_expand(struct cli_files *files, bool json)
+{
+    int status = CLI_OK;
+    size_t i;
+
+    for (i = 0; i < files->operands; i++) {
+        const char *operand = files->operand_list[i];
+        size_t before = files->count;
+        struct stat st;
+
+        if (stat(operand, &st) || !S_ISDIR(st.st_mode)) {
+            append(&files->list, &files->count, checked(strdup(operand)));
+        } else if (walk(files, operand, json)) {
+            status = CLI_FAILED;
+        } else if (files->count == before) {
+            status = report(json, operand, "the folder has no file *.wasm in it or below it");
+        }
+    }
+    return status;
+}
+
+void cli_files_free(struct cli_files *files)
+{
+    size_t i;
+
+    for (i = 0; i < files->count; i++)
+        free(files->list[i]);
+    free(files->list);
+    free(files->operand_list);
+    memset(files, 0, sizeof(*files));
+}
