@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+
+#include "cache.h"
+#include "cli.h"
+#include "output.h"
+#include "table.h"
+
+static void print_table(const struct cli *cli, const struct cli_entries *entries)
+{
+    static const struct cli_column columns[] = {
+        {"KEY", false, false},     {"KIND", false, false},    {"WASM", true, false},
+        {"ARTIFACT", true, false}, {"COMPILE", true, false},  {"CREATED", false, false},
+        {"STATE", false, false},   {"NAMESPACE", false, true}};
+    struct cli_table *table = cli_table_new(columns, 8);
+    bool brief = cli_is_terminal() && !cli->verbose;
+    uint64_t wasm_sum = 0, file_sum = 0, compile_sum = 0;
+    char total[3][CLI_TEXT_SIZE];
+    size_t i;
+
+    for (i = 0; i < entries->count; i++) {
+        const wasmcache_entry *entry = &entries->list[i];
+        bool known =
+            entry->state == WASMCACHE_REASON_NONE || entry->state == WASMCACHE_REASON_MISMATCHED;
+        char text[5][CLI_TEXT_SIZE];
+        const char *cells[8];
+
+        cells[0] = cli_text_key(text[0], &entry->key, brief);
+        cells[1] = known ? cli_text_kind(entry->kind) : "-";
+        cells[2] = cli_text_bytes(text[1], entry->wasm_bytes);
+        cells[3] = cli_text_bytes(text[2], known ? entry->artifact_bytes : entry->file_bytes);
+        cells[4] = cli_text_duration(text[3], entry->compile_ns);
+        cells[5] = cli_text_time(text[4], entry->created);
+        cells[6] = cli_text_state(entry->state);
+        cells[7] = entry->engine_namespace;
+        cli_table_row(table, cells);
+        wasm_sum += entry->wasm_bytes;
+        file_sum += entry->file_bytes;
+        compile_sum += entry->compile_ns;
+    }
+    cli_table_print(table);
+    if (cli->quiet)
+        return;
+    if (!entries->count)
+        cli_print("no entries\n");
+    else
+        cli_print("\n%zu %s: %s on disk for %s of wasm, %s to compile\n", entries->count,
+                  entries->count == 1 ? "entry" : "entries", cli_text_bytes(total[0], file_sum),
+                  cli_text_bytes(total[1], wasm_sum), cli_text_duration(total[2], compile_sum));
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    struct cli_scan scan = cli_scan_begin(cli, &cli_command_ls, argc, argv);
+    struct cli_entries entries;
+    wasmcache *cache;
+    int id, status;
+    size_t i;
+
+    while ((id = cli_scan_next(&scan)) != CLI_SCAN_END) {
+        if (id == CLI_SCAN_OPERAND)
+            return cli_usage(&cli_command_ls, "it takes no argument; \"wasmcache info\" does");
+        return scan.status;
+    }
+    status = cli_cache_open(cli, &cache, CLI_CACHE_ENTRIES);
+    if (status)
+        return status;
+    status = cli_entries_collect(&entries, cache, NULL);
+    if (!status && cli->json)
+        for (i = 0; i < entries.count; i++)
+            cli_json_line(cli_json_entry(cache, &entries.list[i]));
+    else if (!status)
+        print_table(cli, &entries);
+    if (entries.unreadable)
+        status = CLI_FAILED;
+    cli_entries_free(&entries);
+    wasmcache_close(cache);
+    return status;
+}
+
+const struct cli_command cli_command_ls = {
+    .name = "ls",
+    .operands = "",
+    .summary = "list all entries",
+    .help = "Lists the entries of all engines, oldest first. STATE is what the end of each file\n"
+            "says; \"wasmcache verify\" reads them whole. On a terminal keys are shortened, which\n"
+            "other commands understand; -v shows them whole.",
+    .examples = "wasmcache ls\n"
+                "wasmcache --json ls | jq -s 'map(.file_bytes) | add'",
+    .options = NULL,
+    .run = run,
+};
