@@ -281,7 +281,7 @@ typedef struct wasmcache_status_info {
     uint32_t uid;     /* owner and mode of the directory that was judged, if there is one */
     uint32_t mode;
     char dir[1024];   /* the directory in use, or the one that cannot be used; cut if longer */
-    char message[512]; /* one or two sentences: what is wrong and what to do; "" if all is well */
+    char message[640]; /* one or two sentences: what is wrong and what to do; "" if all is well */
 } wasmcache_status_info;
 
 #define WASMCACHE_STATUS_INIT                                                                      \

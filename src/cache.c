@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cache.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- structs with their size first ---- */
+
+int wc_sized_in(void *to, size_t to_size, const void *from, size_t least, const char *what,
+                struct wc_error *err)
+{
+    size_t size;
+    memcpy(&size, from, sizeof(size));
+    if (size < least || size > 4096)
+        return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                       "%s: its size is %zu; start from the INIT macro", what, size);
+    /* A newer caller may only set what we know. */
+    for (size_t i = to_size; i < size; i++)
+        if (((const unsigned char *)from)[i])
+            return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                           "%s: it sets a field that this library (%s) does not know", what,
+                           WASMCACHE_VERSION);
+    memset(to, 0, to_size);
+    memcpy(to, from, size < to_size ? size : to_size);
+    memcpy(to, &to_size, sizeof(to_size));
+    return 0;
+}
+
+void wc_sized_out(void *to, const void *from, size_t from_size)
+{
+    size_t size;
+    memcpy(&size, to, sizeof(size));
+    if (size > sizeof(size))
+        memcpy((char *)to + sizeof(size), (const char *)from + sizeof(size),
+               (size < from_size ? size : from_size) - sizeof(size));
+}
+
+/* ---- open and close ---- */
+
+static int check_options(const wasmcache_options *o, struct wc_error *err)
+{
+    const unsigned known = WASMCACHE_DURABLE | WASMCACHE_READ_ONLY | WASMCACHE_REPRODUCIBLE;
+    const char *wrong = NULL;
+    if (o->flags & ~known)
+        wrong = "unknown flags";
+    else if ((unsigned)o->share > WASMCACHE_SHARE_GROUP)
+        wrong = "unknown share";
+    else if (o->dir && !o->dir[0])
+        wrong = "the directory is an empty string; NULL switches the cache off";
+    else if (o->trust_uid_count > 64 || (o->trust_uid_count && !o->trust_uids))
+        wrong = "more than 64 trusted users, or none where some are counted";
+    if (!wrong)
+        return 0;
+    return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL, "wasmcache_open: %s", wrong);
+}
+
+static wasmcache *cache_new(const wasmcache_options *o)
+{
+    wasmcache *cache = calloc(1, sizeof(*cache));
+    if (!cache)
+        return NULL;
+    atomic_init(&cache->refs, 1);
+    cache->store.flags = o->flags;
+    cache->store.gate.share = o->share;
+    cache->on_event = o->on_event;
+    cache->payload = o->payload;
+    if (o->trust_uid_count) {
+        size_t size = o->trust_uid_count * sizeof(uint32_t);
+        cache->store.gate.trust_uids = malloc(size);
+        if (!cache->store.gate.trust_uids)
+            goto fail;
+        memcpy(cache->store.gate.trust_uids, o->trust_uids, size);
+        cache->store.gate.trust_uid_count = o->trust_uid_count;
+    }
+    if (o->dir) {
+        cache->store.dir = wc_os_absolute(o->dir);
+        if (!cache->store.dir)
+            goto fail;
+    }
+    return cache;
+fail:
+    wc_cache_unref(cache);
+    return NULL;
+}
+
+/* Opens the directory for status and open; made if it may be. */
+static int open_root(wasmcache *cache, int *fd, struct wc_gate_found *found, struct wc_error *err)
+{
+    int create = cache->store.flags & WASMCACHE_READ_ONLY ? WC_GATE_LOOK : WC_GATE_CREATE;
+    int rc = wc_gate_open(&cache->store.gate, cache->store.dir, create, fd, found, err);
+    err->off = rc < 0 && rc != WASMCACHE_EMISS;
+    return rc;
+}
+
+int wasmcache_open(wasmcache **out, const wasmcache_options *options)
+{
+    const wasmcache_options none = WASMCACHE_OPTIONS_INIT;
+    wasmcache_options o;
+    struct wc_gate_found found;
+    struct wc_error err;
+    wasmcache *cache;
+    int fd = -1, rc;
+
+    wc_error_init(&err);
+    if (!out)
+        return wc_error_publish(
+            &err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL, "wasmcache_open: NULL"));
+    *out = NULL;
+    rc = wc_sized_in(&o, sizeof(o), options ? options : &none, sizeof(o), "wasmcache_options",
+                     &err);
+    if (rc == 0)
+        rc = check_options(&o, &err);
+    if (rc < 0)
+        return wc_error_publish(&err, rc);
+    cache = cache_new(&o);
+    if (!cache)
+        return wc_error_publish(&err, wc_fail(&err, WASMCACHE_ENOMEM, 0, NULL, NULL,
+                                              "No memory to open a cache"));
+    if (cache->store.dir) {
+        rc = open_root(cache, &fd, &found, &err);
+        wc_os_close(fd);
+        wc_cache_note(cache, rc, &err);
+    }
+    *out = cache;
+    return 0;
+}
+
+int wc_cache_usable(wasmcache *cache)
+{
+    return cache && cache->store.dir && !atomic_load_explicit(&cache->closed, memory_order_relaxed);
+}
+
+wasmcache *wc_cache_ref(wasmcache *cache)
+{
+    if (cache)
+        atomic_fetch_add_explicit(&cache->refs, 1, memory_order_relaxed);
+    return cache;
+}
+
+void wc_cache_unref(wasmcache *cache)
+{
+    if (!cache || atomic_fetch_sub_explicit(&cache->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    free(cache->store.gate.trust_uids);
+    free(cache->store.dir);
+    free(cache);
+}
+
+void wasmcache_close(wasmcache *cache)
+{
+    if (!cache)
+        return;
+    atomic_store(&cache->closed, 1);
+    wc_cache_unref(cache);
+}
+
+/* ---- status ---- */
+
+static void judge_status(wasmcache *cache, wasmcache_status_info *info)
+{
+    const int read_only = (cache->store.flags & WASMCACHE_READ_ONLY) != 0;
+    struct wc_gate_found found;
+    struct wc_error err;
+    int fd = -1, rc;
+
+    wc_error_init(&err);
+    snprintf(info->dir, sizeof(info->dir), "%s", cache->store.dir);
+    rc = open_root(cache, &fd, &found, &err);
+    wc_cache_note(cache, rc, &err);
+    info->uid = found.uid;
+    info->mode = found.mode;
+    if (rc < 0) {
+        info->error = rc;
+        info->system_errno = err.system_errno;
+        snprintf(info->message, sizeof(info->message), "%s", err.message);
+        return;
+    }
+    if (found.own_folder) {
+        size_t used = strlen(info->dir);
+        snprintf(info->dir + used, sizeof(info->dir) - used, "/u%" PRIu32, found.uid);
+    }
+    info->state = WASMCACHE_STATE_ON;
+    if (read_only || !wc_os_can_write(fd)) {
+        info->state = WASMCACHE_STATE_READ_ONLY;
+        if (!read_only) {
+            info->error = WASMCACHE_EIO;
+            info->system_errno = EACCES;
+            snprintf(info->message, sizeof(info->message),
+                     "The directory cannot be written (owner %" PRIu32 ", mode %04" PRIo32
+                     "): entries are used, none is saved",
+                     found.uid, found.mode);
+        }
+    }
+    wc_os_close(fd);
+}
+
+int wasmcache_status(wasmcache *cache, wasmcache_status_info *out)
+{
+    wasmcache_status_info info = WASMCACHE_STATUS_INIT;
+    struct wc_error err;
+
+    wc_error_init(&err);
+    if (!out || out->size < sizeof(size_t))
+        return wc_error_publish(&err,
+                                wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                                        "wasmcache_status: NULL, or without WASMCACHE_STATUS_INIT"));
+    if (wc_cache_usable(cache)) {
+        judge_status(cache, &info);
+    } else {
+        info.error = WASMCACHE_EMISS;
+        snprintf(info.message, sizeof(info.message), "There is no cache: no directory was given");
+    }
+    wc_sized_out(out, &info, sizeof(info));
+    return 0;
+}

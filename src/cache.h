@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WC_CACHE_H
+#define WC_CACHE_H
+
+/*
+ * The cache object: a store, who wants to hear of events, and whether the directory works.
+ * It is not changed after open but for the atomics, so that all threads use it without a lock.
+ */
+
+#include <stdatomic.h>
+
+#include "store_dir.h"
+
+struct wasmcache {
+    atomic_uint refs;   /* one of the opener, one of each attachment */
+    atomic_bool closed; /* attachments that are left only compile */
+    atomic_bool off;    /* the last use of the directory failed; an event told of it */
+    atomic_bool noexec; /* the engine cannot map files from where the cache is */
+    struct wc_store store;
+    wasmcache_event_fn on_event;
+    void *payload;
+};
+
+/* Is there anything to look in or save to? `cache` may be NULL. */
+int wc_cache_usable(wasmcache *cache);
+wasmcache *wc_cache_ref(wasmcache *cache);
+void wc_cache_unref(wasmcache *cache);
+
+/* Tells of an event; `fill` has what is known, NULL strings are allowed in it. */
+void wc_event(wasmcache *cache, wasmcache_event_type type, wasmcache_event fill);
+/* What events and reports say of the directory as a whole: remembers that it failed (rc < 0 and
+ * err->off) or works, and tells of a change once. */
+void wc_cache_note(wasmcache *cache, int rc, const struct wc_error *err);
+
+/* Copies what both sides know of a sized struct from a caller. EMISUSE if it sets what we do not
+ * know, or is too short to be one. */
+int wc_sized_in(void *to, size_t to_size, const void *from, size_t least, const char *what,
+                struct wc_error *err);
+/* Copies to a caller's sized struct as much as it has room for, and keeps its size. */
+void wc_sized_out(void *to, const void *from, size_t from_size);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WC_ERROR_H
+#define WC_ERROR_H
+
+/*
+ * Errors travel as a struct wc_error on the stack of the public call, and only that call makes its
+ * error the thread's last one:
+ *
+ *     struct wc_error err;
+ *     wc_error_init(&err);
+ *     rc = something(&err);              // which calls wc_fail(&err, ...) where it went wrong
+ *     return wc_error_publish(&err, rc);
+ *
+ * So a failure that the library deals with (a save that does not fail the get) leaves the last error
+ * alone. Who sees a failure first describes it; nobody above writes over that.
+ */
+
+#include "wasmcache.h"
+
+struct wc_error {
+    int error;        /* enum wasmcache_error */
+    int system_errno; /* positive */
+    const char *call; /* a constant, "" if none */
+    int off;          /* 1: it is about the whole cache directory, not about one entry */
+    char path[512];
+    char message[640];
+};
+
+void wc_error_init(struct wc_error *err);
+
+/*
+ * Describes a failure and returns `error`. `os` is a positive or negative errno, or 0. `path` may be
+ * NULL. The format makes the message; where `os` is set, the system's text is put behind it.
+ */
+int wc_fail(struct wc_error *err, int error, int os, const char *call, const char *path,
+            const char *format, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 6, 7)))
+#endif
+    ;
+
+/* The enum wasmcache_error for a failed system call: EFULL, ENOMEM or EIO. */
+int wc_error_of_errno(int os);
+
+/* Makes `err` the calling thread's last error if rc < 0. Returns rc. */
+int wc_error_publish(const struct wc_error *err, int rc);
+
+/* The reason of a miss that goes with a load's error. */
+wasmcache_reason wc_reason_of_error(int error);
+
+#endif

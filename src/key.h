@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WC_KEY_H
+#define WC_KEY_H
+
+/*
+ * Content hashes: SHA-256 for what is trusted to be unique, xxh64 for Wasmer's old directories.
+ *
+ *     wc_sha256(out, bytes, length);               // of bytes at hand
+ *     rc = wc_key_of_fd(&key, algorithm, fd, &size, &err);   // of a file, in pieces
+ */
+
+#include "error.h"
+
+/* Hashing in parts: start, add any number of times, finish. Never fails, allocates nothing. */
+struct wc_sha256_state {
+    uint64_t opaque[16];
+};
+void wc_sha256_start(struct wc_sha256_state *state);
+void wc_sha256_add(struct wc_sha256_state *state, const void *bytes, size_t length);
+void wc_sha256_finish(struct wc_sha256_state *state, uint8_t out[32]);
+void wc_sha256(uint8_t out[32], const void *bytes, size_t length);
+
+/* Is this a key that one of the functions of the library could have made? */
+int wc_key_valid(const wasmcache_key *key);
+
+void wc_key_of_sha256(wasmcache_key *out, const uint8_t digest[32]);
+
+/*
+ * The key of a foreign digest: the SHA-256 of a tag, the algorithm's name, a zero byte and the
+ * digest. "sha256" with 32 bytes is the key itself. EMISUSE.
+ */
+int wc_key_of_digest(wasmcache_key *out, const char *algorithm, const void *digest, size_t length,
+                     struct wc_error *err);
+
+/* The key of the regular file `fd`, from its start; *size is how many bytes were hashed. `path` is
+ * for messages. EIO, EMISUSE, ENOMEM. */
+int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, const char *path,
+                 uint64_t *size, struct wc_error *err);
+
+/* Opens a source file for reading; what is not a regular file is EIO. */
+int wc_key_open_file(int *fd, const char *path, struct wc_error *err);
+
+/* Upper-case hex of `length` bytes and a NUL. */
+void wc_hex(char *out, const uint8_t *bytes, size_t length);
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "module.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+struct wasmcache_module {
+    atomic_uint refs;
+    wasmcache_kind kind;
+    void *native;
+    void (*free_native)(wasmcache_kind kind, void *module);
+};
+
+wasmcache_module *wc_module_new(const wasmcache_engine_table *table, wasmcache_kind kind,
+                                void *native)
+{
+    wasmcache_module *module = malloc(sizeof(*module));
+    if (!module)
+        return NULL;
+    atomic_init(&module->refs, 1);
+    module->kind = kind;
+    module->native = native;
+    module->free_native = table->module_free;
+    return module;
+}
+
+void *wasmcache_module_native(const wasmcache_module *module)
+{
+    return module ? module->native : NULL;
+}
+
+wasmcache_module *wasmcache_module_ref(wasmcache_module *module)
+{
+    if (module)
+        atomic_fetch_add_explicit(&module->refs, 1, memory_order_relaxed);
+    return module;
+}
+
+void wasmcache_module_release(wasmcache_module *module)
+{
+    if (!module || atomic_fetch_sub_explicit(&module->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    module->free_native(module->kind, module->native);
+    free(module);
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WC_OS_H
+#define WC_OS_H
+
+/*
+ * The seam to the operating system: nothing else in src/ makes a system call.
+ *
+ * Unless a comment says otherwise a function returns 0 (or what it names) on success and a negative
+ * errno on failure, leaves nothing half done, retries EINTR, and opens with close-on-exec.
+ * `at` is a directory's descriptor, `name` one component in it; final symbolic links are not
+ * followed.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum wc_os_type { WC_OS_OTHER = 0, WC_OS_FILE, WC_OS_DIR, WC_OS_SYMLINK };
+
+struct wc_os_stat {
+    uint64_t dev, ino, nlink;
+    uint64_t size;
+    int64_t mtime_ns, ctime_ns;
+    uint32_t uid, mode; /* mode: the 07777 bits */
+    enum wc_os_type type;
+};
+
+/* What tests take away, to force the fall-backs. Always 0 outside of test builds. */
+enum {
+    WC_OS_NO_TMPFILE = 1,  /* open_unnamed fails with -EOPNOTSUPP */
+    WC_OS_NO_LINK = 2,     /* link and link_unnamed fail with -EPERM (FAT, some FUSE) */
+    WC_OS_NO_NOREPLACE = 4, /* rename_noreplace fails with -EINVAL */
+    WC_OS_NO_PROC = 8      /* no /proc: fd_path fails with -ENOENT, nothing unnamed is linked */
+};
+
+#ifdef WASMCACHE_TESTING
+extern unsigned wc_os_lacking;
+/*
+ * Called before each call of the seam with its name below less the prefix. Non-zero: the call is not
+ * made and fails with that negative errno. NULL: none. Not for several threads.
+ */
+extern int (*wc_os_hook)(const char *call);
+/* What wc_os_euid() answers if it is not -1. */
+extern int64_t wc_os_euid_forced;
+#endif
+
+/* ---- descriptors ---- */
+
+/* Opens a directory by path; symbolic links are followed. */
+int wc_os_open_dir(const char *path);
+/* Opens directory `name` in `at`. -ENOTDIR or -ELOOP: it is something else. */
+int wc_os_open_dir_at(int at, const char *name);
+/* Opens the parent of the directory `fd`. */
+int wc_os_open_parent(int fd);
+/* Opens `name` for reading. Never blocks, whatever it is. -ELOOP: a symbolic link. */
+int wc_os_open_read(int at, const char *name);
+/* The same by path, where symbolic links are followed. */
+int wc_os_open_read_path(const char *path);
+/* Opens whatever `name` is, only to identify it (fstat). */
+int wc_os_open_identity(int at, const char *name);
+/* Creates `name` for writing, mode 0600; -EEXIST if anything has that name. */
+int wc_os_create(int at, const char *name);
+/* Creates a file without a name in `at`, for writing. -EOPNOTSUPP: not on this file system. */
+int wc_os_open_unnamed(int at);
+/* Closes; an error is the write error of a file system that reports late. The descriptor is gone
+ * in any case. A negative fd is ignored. */
+int wc_os_close(int fd);
+int wc_os_dup(int fd);
+
+int wc_os_fstat(int fd, struct wc_os_stat *out);
+int wc_os_stat_at(int at, const char *name, struct wc_os_stat *out);
+/* Reads until `size` bytes or the end of the file. Returns how many. */
+int64_t wc_os_pread(int fd, void *out, size_t size, uint64_t offset);
+/* Writes everything, or fails. A write of nothing is -EIO. */
+int wc_os_write(int fd, const void *bytes, size_t size);
+int wc_os_chmod(int fd, uint32_t mode);
+int wc_os_sync_data(int fd);
+int wc_os_sync_dir(int fd);
+/* Makes a late write error of the file system show (a close of a duplicate, as NFS reports then). */
+int wc_os_flush(int fd);
+/* 1 if this process may create files in the directory `fd`. */
+int wc_os_can_write(int fd);
+/* Takes the lock that lives as long as this open file; -EWOULDBLOCK: another has it. */
+int wc_os_try_lock(int fd);
+/* The path under which an engine can open the same file, if there is a /proc: it is not looked. */
+int wc_os_fd_path(int fd, char out[32]);
+/* 1 if link_unnamed() can work for this file, 0 if a named one is needed. */
+int wc_os_can_link_unnamed(int fd);
+/* 1 if programs may not be mapped from the file system of `fd`, 0 if they may or it is unknown. */
+int wc_os_is_noexec(int fd);
+/* Maps the first `size` (> 0) bytes for reading. */
+int wc_os_map(int fd, size_t size, const void **out);
+void wc_os_unmap(const void *bytes, size_t size);
+
+/* ---- names ---- */
+
+/* Makes a directory of exactly that mode, whatever the umask. */
+int wc_os_mkdir(const char *path, uint32_t mode);
+int wc_os_mkdir_at(int at, const char *name, uint32_t mode);
+/* Gives an unnamed file its name; -EEXIST if anything has it. */
+int wc_os_link_unnamed(int fd, int at, const char *name);
+/* A second name for a file; -EEXIST if anything has it. */
+int wc_os_link(int at, const char *from, const char *to);
+/* Renames within `at`; -EEXIST if anything has the new name. -EINVAL: not on this file system. */
+int wc_os_rename_noreplace(int at, const char *from, const char *to);
+int wc_os_rename(int at, const char *from, const char *to);
+int wc_os_unlink(int at, const char *name);
+
+/* Walks a directory; `fd` stays the caller's and keeps its own offset. NULL and *error on failure. */
+struct wc_os_walk;
+struct wc_os_walk *wc_os_walk_open(int fd, int *error);
+/* The next name, without "." and ".."; NULL at the end (*error 0) or on failure. Valid until the
+ * next call. */
+const char *wc_os_walk_next(struct wc_os_walk *walk, int *error);
+void wc_os_walk_close(struct wc_os_walk *walk);
+
+/* Calls `visit` with the path of each mount point until it returns non-zero, which is returned. */
+int wc_os_each_mount(int (*visit)(const char *path, void *payload), void *payload);
+
+/* A malloc-ed absolute form of `path`, not resolved. NULL: no memory, or no working directory. */
+char *wc_os_absolute(const char *path);
+
+/* ---- process ---- */
+
+uint32_t wc_os_euid(void);
+/* The largest file this process may write without being sent SIGXFSZ. */
+uint64_t wc_os_file_size_limit(void);
+uint64_t wc_os_monotonic_ns(void);
+/* Seconds since 1970. */
+uint64_t wc_os_wall_seconds(void);
+/* Unpredictable bytes. */
+int wc_os_random(void *out, size_t size);
+
+#endif

@@ -1,0 +1,549 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The seam on Linux and other POSIX systems. What only Linux has (O_TMPFILE, O_PATH,
+ * renameat2, /proc) fails as the header says where it is missing, and the callers' fall-backs do
+ * the rest.
+ */
+#define _GNU_SOURCE
+#include "os/os.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef WASMCACHE_TESTING
+unsigned wc_os_lacking;
+int (*wc_os_hook)(const char *call);
+int64_t wc_os_euid_forced = -1;
+static int enter(const char *call)
+{
+    return wc_os_hook ? wc_os_hook(call) : 0;
+}
+#define ENTER(call)                                                                                \
+    do {                                                                                           \
+        int injected_ = enter(call);                                                               \
+        if (injected_)                                                                             \
+            return injected_;                                                                      \
+    } while (0)
+#define LACKING(what) (wc_os_lacking & (what))
+#else
+#define ENTER(call) ((void)0)
+#define LACKING(what) 0
+#endif
+
+/* One write(2) of this size keeps the data in cache between hash and copy; larger gains nothing. */
+#define IO_PIECE ((size_t)1 << 30)
+
+static int result(int rc)
+{
+    return rc < 0 ? -errno : rc;
+}
+
+static int open_retry(int at, const char *path, int flags, mode_t mode)
+{
+    int fd;
+    do
+        fd = openat(at, path, flags | O_CLOEXEC, mode);
+    while (fd < 0 && errno == EINTR);
+    return result(fd);
+}
+
+int wc_os_open_dir(const char *path)
+{
+    ENTER("open_dir");
+    return open_retry(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+}
+
+int wc_os_open_dir_at(int at, const char *name)
+{
+    ENTER("open_dir_at");
+    return open_retry(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+}
+
+int wc_os_open_parent(int fd)
+{
+    ENTER("open_parent");
+    return open_retry(fd, "..", O_RDONLY | O_DIRECTORY, 0);
+}
+
+int wc_os_open_read(int at, const char *name)
+{
+    ENTER("open_read");
+    return open_retry(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+}
+
+int wc_os_open_read_path(const char *path)
+{
+    ENTER("open_read_path");
+    return open_retry(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+}
+
+int wc_os_open_identity(int at, const char *name)
+{
+    ENTER("open_identity");
+#ifdef O_PATH
+    return open_retry(at, name, O_PATH | O_NOFOLLOW, 0);
+#else
+    return open_retry(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+#endif
+}
+
+int wc_os_create(int at, const char *name)
+{
+    ENTER("create");
+    return open_retry(at, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+}
+
+int wc_os_open_unnamed(int at)
+{
+    ENTER("open_unnamed");
+    if (LACKING(WC_OS_NO_TMPFILE))
+        return -EOPNOTSUPP;
+#ifdef O_TMPFILE
+    int fd = open_retry(at, ".", O_RDWR | O_TMPFILE, 0600);
+    /* Kernels and file systems without it see O_DIRECTORY and a writing open. */
+    return fd == -EISDIR || fd == -ENOENT || fd == -EINVAL ? -EOPNOTSUPP : fd;
+#else
+    (void)at;
+    return -EOPNOTSUPP;
+#endif
+}
+
+int wc_os_close(int fd)
+{
+    if (fd < 0)
+        return 0;
+#ifdef WASMCACHE_TESTING
+    int injected = enter("close");
+    if (injected) {
+        close(fd);
+        return injected;
+    }
+#endif
+    /* Not retried: on Linux the descriptor is gone after EINTR too. */
+    return close(fd) < 0 && errno != EINTR ? -errno : 0;
+}
+
+int wc_os_dup(int fd)
+{
+    ENTER("dup");
+    return result(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+static void stat_from(const struct stat *st, struct wc_os_stat *out)
+{
+    out->dev = (uint64_t)st->st_dev;
+    out->ino = (uint64_t)st->st_ino;
+    out->nlink = (uint64_t)st->st_nlink;
+    out->size = st->st_size < 0 ? 0 : (uint64_t)st->st_size;
+    out->mtime_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+    out->ctime_ns = (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
+    out->uid = (uint32_t)st->st_uid;
+    out->mode = (uint32_t)(st->st_mode & 07777);
+    out->type = S_ISREG(st->st_mode)   ? WC_OS_FILE
+                : S_ISDIR(st->st_mode) ? WC_OS_DIR
+                : S_ISLNK(st->st_mode) ? WC_OS_SYMLINK
+                                       : WC_OS_OTHER;
+}
+
+int wc_os_fstat(int fd, struct wc_os_stat *out)
+{
+    struct stat st;
+    ENTER("fstat");
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    stat_from(&st, out);
+    return 0;
+}
+
+int wc_os_stat_at(int at, const char *name, struct wc_os_stat *out)
+{
+    struct stat st;
+    ENTER("stat_at");
+    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    stat_from(&st, out);
+    return 0;
+}
+
+int64_t wc_os_pread(int fd, void *out, size_t size, uint64_t offset)
+{
+    size_t done = 0;
+    ENTER("pread");
+    while (done < size) {
+        size_t want = size - done < IO_PIECE ? size - done : IO_PIECE;
+        ssize_t n = pread(fd, (char *)out + done, want, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
+        done += (size_t)n;
+    }
+    return (int64_t)done;
+}
+
+int wc_os_write(int fd, const void *bytes, size_t size)
+{
+    size_t done = 0;
+    ENTER("write");
+    while (done < size) {
+        size_t want = size - done < IO_PIECE ? size - done : IO_PIECE;
+        ssize_t n = write(fd, (const char *)bytes + done, want);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            return -EIO;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int wc_os_chmod(int fd, uint32_t mode)
+{
+    ENTER("chmod");
+    return result(fchmod(fd, (mode_t)mode));
+}
+
+static int sync_retry(int (*sync)(int), int fd)
+{
+    int rc;
+    do
+        rc = sync(fd);
+    while (rc < 0 && errno == EINTR);
+    return result(rc);
+}
+
+int wc_os_sync_data(int fd)
+{
+    ENTER("sync_data");
+    return sync_retry(fdatasync, fd);
+}
+
+int wc_os_sync_dir(int fd)
+{
+    int rc;
+    ENTER("sync_dir");
+    rc = sync_retry(fsync, fd);
+    /* File systems that cannot sync a directory say EINVAL; there is nothing more to do there. */
+    return rc == -EINVAL ? 0 : rc;
+}
+
+int wc_os_flush(int fd)
+{
+    int copy;
+    ENTER("flush");
+    copy = wc_os_dup(fd);
+    return copy < 0 ? copy : wc_os_close(copy);
+}
+
+int wc_os_can_write(int fd)
+{
+    return faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) == 0;
+}
+
+int wc_os_try_lock(int fd)
+{
+    int rc;
+    ENTER("try_lock");
+    do
+        rc = flock(fd, LOCK_EX | LOCK_NB);
+    while (rc < 0 && errno == EINTR);
+    return result(rc);
+}
+
+int wc_os_fd_path(int fd, char out[32])
+{
+    ENTER("fd_path");
+    if (LACKING(WC_OS_NO_PROC))
+        return -ENOENT;
+    snprintf(out, 32, "/proc/self/fd/%d", fd);
+    return 0;
+}
+
+int wc_os_can_link_unnamed(int fd)
+{
+    char path[32];
+    if (LACKING(WC_OS_NO_PROC))
+        return 0;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return access(path, F_OK) == 0;
+}
+
+int wc_os_is_noexec(int fd)
+{
+#ifdef ST_NOEXEC
+    struct statvfs vfs;
+    return fstatvfs(fd, &vfs) == 0 && (vfs.f_flag & ST_NOEXEC) != 0;
+#else
+    (void)fd;
+    return 0;
+#endif
+}
+
+int wc_os_map(int fd, size_t size, const void **out)
+{
+    void *bytes;
+    ENTER("map");
+    bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (bytes == MAP_FAILED)
+        return -errno;
+    /* Readers go through it once, from front to back. Advice only: a refusal costs time. */
+    (void)posix_madvise(bytes, size, POSIX_MADV_SEQUENTIAL);
+    *out = bytes;
+    return 0;
+}
+
+void wc_os_unmap(const void *bytes, size_t size)
+{
+    if (bytes)
+        munmap((void *)(uintptr_t)bytes, size);
+}
+
+int wc_os_mkdir_at(int at, const char *name, uint32_t mode)
+{
+    struct stat st;
+    ENTER("mkdir_at");
+    if (mkdirat(at, name, (mode_t)mode) < 0)
+        return -errno;
+    /* What the umask took away comes back; not through a link that somebody put in its place. */
+    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode) &&
+        (st.st_mode & 07777) != (mode_t)mode && st.st_uid == geteuid())
+        return result(fchmodat(at, name, (mode_t)mode, AT_SYMLINK_NOFOLLOW));
+    return 0;
+}
+
+int wc_os_mkdir(const char *path, uint32_t mode)
+{
+    return wc_os_mkdir_at(AT_FDCWD, path, mode);
+}
+
+int wc_os_link_unnamed(int fd, int at, const char *name)
+{
+    char path[32];
+    ENTER("link_unnamed");
+    if (LACKING(WC_OS_NO_LINK))
+        return -EPERM;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return result(linkat(AT_FDCWD, path, at, name, AT_SYMLINK_FOLLOW));
+}
+
+int wc_os_link(int at, const char *from, const char *to)
+{
+    ENTER("link");
+    if (LACKING(WC_OS_NO_LINK))
+        return -EPERM;
+    return result(linkat(at, from, at, to, 0));
+}
+
+int wc_os_rename_noreplace(int at, const char *from, const char *to)
+{
+    ENTER("rename_noreplace");
+    if (LACKING(WC_OS_NO_NOREPLACE))
+        return -EINVAL;
+#if defined(SYS_renameat2)
+    /* The raw call: musl has no wrapper. 1 is RENAME_NOREPLACE. */
+    int rc = (int)syscall(SYS_renameat2, at, from, at, to, 1u);
+    return rc < 0 && errno == ENOSYS ? -EINVAL : result(rc);
+#else
+    return -EINVAL;
+#endif
+}
+
+int wc_os_rename(int at, const char *from, const char *to)
+{
+    ENTER("rename");
+    return result(renameat(at, from, at, to));
+}
+
+int wc_os_unlink(int at, const char *name)
+{
+    ENTER("unlink");
+    return result(unlinkat(at, name, 0));
+}
+
+struct wc_os_walk {
+    DIR *dir;
+};
+
+struct wc_os_walk *wc_os_walk_open(int fd, int *error)
+{
+    struct wc_os_walk *walk;
+    int own;
+#ifdef WASMCACHE_TESTING
+    if ((*error = enter("walk_open")) != 0)
+        return NULL;
+#endif
+    /* A fresh open file, so that two walks over one directory do not share an offset. */
+    own = open_retry(fd, ".", O_RDONLY | O_DIRECTORY, 0);
+    if (own < 0) {
+        *error = own;
+        return NULL;
+    }
+    walk = malloc(sizeof(*walk));
+    if (walk)
+        walk->dir = fdopendir(own);
+    if (!walk || !walk->dir) {
+        *error = walk ? -errno : -ENOMEM;
+        free(walk);
+        close(own);
+        return NULL;
+    }
+    *error = 0;
+    return walk;
+}
+
+const char *wc_os_walk_next(struct wc_os_walk *walk, int *error)
+{
+    struct dirent *entry;
+#ifdef WASMCACHE_TESTING
+    if ((*error = enter("walk_next")) != 0)
+        return NULL;
+#endif
+    do {
+        errno = 0;
+        entry = readdir(walk->dir);
+    } while (entry && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0));
+    *error = entry ? 0 : -errno;
+    return entry ? entry->d_name : NULL;
+}
+
+void wc_os_walk_close(struct wc_os_walk *walk)
+{
+    if (!walk)
+        return;
+    closedir(walk->dir);
+    free(walk);
+}
+
+/* mountinfo writes space, tab, newline and backslash as three octal digits. */
+static void unescape(char *text)
+{
+    char *to = text;
+    for (; *text; text++) {
+        if (text[0] == '\\' && text[1] && text[2] && text[3]) {
+            *to++ = (char)((text[1] - '0') * 64 + (text[2] - '0') * 8 + (text[3] - '0'));
+            text += 3;
+        } else {
+            *to++ = *text;
+        }
+    }
+    *to = '\0';
+}
+
+int wc_os_each_mount(int (*visit)(const char *path, void *payload), void *payload)
+{
+    FILE *file;
+    char *line = NULL;
+    size_t room = 0;
+    int rc = 0;
+    ENTER("each_mount");
+    if (LACKING(WC_OS_NO_PROC))
+        return -ENOENT;
+    file = fopen("/proc/self/mountinfo", "re");
+    if (!file)
+        return -errno;
+    while (rc == 0 && getline(&line, &room, file) >= 0) {
+        /* id parent major:minor root mountpoint ... */
+        char *field = line, *end;
+        for (int i = 0; field && i < 4; i++) {
+            field = strchr(field, ' ');
+            field = field ? field + 1 : NULL;
+        }
+        end = field ? strchr(field, ' ') : NULL;
+        if (!end)
+            continue;
+        *end = '\0';
+        unescape(field);
+        rc = visit(field, payload);
+    }
+    if (rc == 0 && ferror(file))
+        rc = -EIO;
+    free(line);
+    fclose(file);
+    return rc;
+}
+
+char *wc_os_absolute(const char *path)
+{
+    char *cwd, *out;
+    size_t length;
+    if (path[0] == '/')
+        return strdup(path);
+    cwd = getcwd(NULL, 0);
+    if (!cwd)
+        return NULL;
+    length = strlen(cwd) + 1 + strlen(path) + 1;
+    out = malloc(length);
+    if (out)
+        snprintf(out, length, "%s/%s", cwd[1] ? cwd : "", path);
+    free(cwd);
+    return out;
+}
+
+uint32_t wc_os_euid(void)
+{
+#ifdef WASMCACHE_TESTING
+    if (wc_os_euid_forced >= 0)
+        return (uint32_t)wc_os_euid_forced;
+#endif
+    return (uint32_t)geteuid();
+}
+
+uint64_t wc_os_file_size_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return UINT64_MAX;
+    return (uint64_t)limit.rlim_cur;
+}
+
+static struct timespec clock_now(clockid_t id)
+{
+    struct timespec now = {0, 0};
+    clock_gettime(id, &now);
+    return now;
+}
+
+uint64_t wc_os_monotonic_ns(void)
+{
+    struct timespec now = clock_now(CLOCK_MONOTONIC);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t wc_os_wall_seconds(void)
+{
+    struct timespec now = clock_now(CLOCK_REALTIME);
+    return now.tv_sec < 0 ? 0 : (uint64_t)now.tv_sec;
+}
+
+int wc_os_random(void *out, size_t size)
+{
+    size_t done = 0;
+    ENTER("random");
+    while (done < size) {
+        ssize_t n = getrandom((char *)out + done, size - done, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        done += (size_t)n;
+    }
+    return 0;
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "source.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "key.h"
+#include "os/os.h"
+
+int wc_source_check(const wasmcache_source *source, struct wc_error *err)
+{
+    const char *wrong = NULL;
+    if (!source)
+        wrong = "it is NULL";
+    else if (source->size != sizeof(*source))
+        wrong = "its size is not set; use wasmcache_source_bytes() and its like";
+    else if (source->type == WASMCACHE_SOURCE_BYTES)
+        wrong = (!source->bytes && source->length)  ? "its bytes are NULL"
+                : source->length > PTRDIFF_MAX      ? "no memory has that length"
+                                                    : NULL;
+    else if (source->type == WASMCACHE_SOURCE_PATH)
+        wrong = !source->path       ? "its path is NULL"
+                : !source->path[0] ? "its path is empty"
+                                   : NULL;
+    else if (source->type == WASMCACHE_SOURCE_FD)
+        wrong = source->fd < 0 ? "its descriptor is negative" : NULL;
+    else if (source->type != WASMCACHE_SOURCE_DIGEST)
+        wrong = "its type is unknown";
+    if (!wrong)
+        return 0;
+    return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL, "The source cannot be used: %s", wrong);
+}
+
+void wc_input_init(struct wc_input *input, const wasmcache_source *source)
+{
+    memset(input, 0, sizeof(*input));
+    input->source = source;
+    input->fd = -1;
+    input->name = source->type == WASMCACHE_SOURCE_PATH ? source->path : "the descriptor";
+    if (source->type == WASMCACHE_SOURCE_BYTES) {
+        input->bytes = source->length ? source->bytes : "";
+        input->length = source->length;
+        input->size = source->length;
+    }
+}
+
+void wc_input_release(struct wc_input *input)
+{
+    const wasmcache_source *source = input->source;
+    if (input->fetched && source->release)
+        source->release(source->payload, input->bytes, input->length);
+    free(input->owned);
+    wc_os_close(input->fd);
+    input->fetched = 0;
+    input->owned = NULL;
+    input->fd = -1;
+}
+
+static int is_file(const struct wc_input *input)
+{
+    return input->source->type == WASMCACHE_SOURCE_PATH ||
+           input->source->type == WASMCACHE_SOURCE_FD;
+}
+
+/* The descriptor to read from; a path is opened once, so that a rename between the two reads does
+ * not mix two files. */
+static int open_file(struct wc_input *input, int *fd, struct wc_error *err)
+{
+    struct wc_os_stat st;
+    int rc;
+    if (input->source->type == WASMCACHE_SOURCE_PATH) {
+        rc = input->fd < 0 ? wc_key_open_file(&input->fd, input->source->path, err) : 0;
+        *fd = input->fd;
+        return rc;
+    }
+    *fd = input->source->fd;
+    rc = wc_os_fstat(*fd, &st);
+    if (rc < 0)
+        return wc_fail(err, WASMCACHE_EIO, rc, "fstat", NULL, "Cannot look at %s %d", input->name,
+                       *fd);
+    if (st.type != WC_OS_FILE)
+        return wc_fail(err, WASMCACHE_EIO, 0, NULL, NULL,
+                       "Cannot read %s %d: it is not a regular file", input->name, *fd);
+    return 0;
+}
+
+int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_error *err)
+{
+    const wasmcache_source *source = input->source;
+    uint8_t hash[32];
+    int fd = -1, rc;
+
+    if (source->type == WASMCACHE_SOURCE_DIGEST)
+        return wc_key_of_digest(key, source->digest_algorithm, source->digest,
+                                source->digest_length, err);
+    if (!is_file(input)) {
+        wc_sha256(hash, input->bytes, input->length);
+        wc_key_of_sha256(key, hash);
+        return 0;
+    }
+    rc = open_file(input, &fd, err);
+    if (rc == 0)
+        rc = wc_key_of_fd(key, WASMCACHE_KEY_SHA256, fd, input->name, &input->size, err);
+    return rc;
+}
+
+static int read_file(struct wc_input *input, struct wc_error *err)
+{
+    struct wc_os_stat st;
+    size_t room, length = 0;
+    char *bytes = NULL;
+    int fd = -1;
+    int rc = open_file(input, &fd, err);
+    if (rc < 0)
+        return rc;
+    rc = wc_os_fstat(fd, &st);
+    if (rc < 0)
+        return wc_fail(err, WASMCACHE_EIO, rc, "fstat", input->name, "Cannot look at %s",
+                       input->name);
+    /* One byte more than it has: the end shows without another round, and growth is seen. */
+    if (st.size >= PTRDIFF_MAX / 2)
+        return wc_fail(err, WASMCACHE_ENOMEM, 0, NULL, input->name, "%s does not fit into memory",
+                       input->name);
+    room = (size_t)st.size + 1;
+    for (;;) {
+        int64_t n;
+        char *more = realloc(bytes, room);
+        if (!more) {
+            free(bytes);
+            return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", input->name,
+                           "No memory for the %zu bytes of %s", room, input->name);
+        }
+        bytes = more;
+        n = wc_os_pread(fd, bytes + length, room - length, length);
+        if (n < 0) {
+            free(bytes);
+            return wc_fail(err, WASMCACHE_EIO, (int)n, "pread", input->name, "Cannot read %s",
+                           input->name);
+        }
+        length += (size_t)n;
+        if (length < room)
+            break;
+        room = room <= PTRDIFF_MAX / 2 ? room * 2 : room;
+        if (length == room) {
+            free(bytes);
+            return wc_fail(err, WASMCACHE_ENOMEM, 0, NULL, input->name,
+                           "%s does not fit into memory", input->name);
+        }
+    }
+    input->owned = bytes;
+    input->bytes = bytes;
+    input->length = length;
+    input->size = length;
+    return 0;
+}
+
+int wc_input_read(struct wc_input *input, struct wc_error *err)
+{
+    const wasmcache_source *source = input->source;
+    if (is_file(input))
+        return read_file(input, err);
+    if (source->type == WASMCACHE_SOURCE_BYTES)
+        return 0;
+    if (!source->fetch)
+        return wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL,
+                       "The module of that digest is not in the cache, and there is no fetch");
+    if (source->fetch(source->payload, &input->bytes, &input->length))
+        return wc_fail(err, WASMCACHE_EABORTED, 0, "fetch", NULL,
+                       "The wasm of that digest could not be fetched");
+    input->fetched = 1;
+    input->size = input->length;
+    if ((!input->bytes && input->length) || input->length > PTRDIFF_MAX)
+        return wc_fail(err, WASMCACHE_EABORTED, 0, "fetch", NULL,
+                       "fetch gave a length without bytes");
+    return 0;
+}
+
+int wc_input_file_under(const struct wc_input *input, wasmcache_key *key)
+{
+    const wasmcache_source *source = input->source;
+    wasmcache_key before = *key;
+    uint8_t hash[32];
+    if (source->type == WASMCACHE_SOURCE_BYTES ||
+        (source->type == WASMCACHE_SOURCE_DIGEST && source->vouched))
+        return 0;
+    wc_sha256(hash, input->bytes, input->length);
+    wc_key_of_sha256(key, hash);
+    return !wasmcache_key_equal(key, &before);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WC_SOURCE_H
+#define WC_SOURCE_H
+
+/*
+ * Where the wasm comes from, during one get.
+ *
+ *     rc = wc_source_check(source, &err);              // misuse
+ *     wc_input_init(&input, source);
+ *     rc = wc_input_key(&input, &key, &err);           // for the lookup; files in pieces
+ *     rc = wc_input_read(&input, &err);                // on a miss: input.bytes, input.length
+ *     rc = wc_input_file_under(&input, &key);          // what a save is filed under
+ *     wc_input_release(&input);
+ *
+ * A file can change between the two: what a save is filed under is always made of the very bytes that
+ * were compiled.
+ */
+
+#include "error.h"
+
+struct wc_input {
+    const wasmcache_source *source;
+    const char *name; /* for messages */
+    int fd;           /* of a path, opened once; -1 */
+    const void *bytes;
+    size_t length;    /* after key: of a file, what was hashed */
+    uint64_t size;    /* of the wasm as far as known */
+    void *owned;      /* malloc-ed bytes */
+    int fetched;      /* release is owed */
+};
+
+int wc_source_check(const wasmcache_source *source, struct wc_error *err);
+
+void wc_input_init(struct wc_input *input, const wasmcache_source *source);
+void wc_input_release(struct wc_input *input);
+
+/* EIO: a file cannot be read. EMISUSE, ENOMEM. */
+int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_error *err);
+/* All bytes in memory. EMISS: a digest without fetch. EABORTED: fetch refused. EIO, ENOMEM. */
+int wc_input_read(struct wc_input *input, struct wc_error *err);
+/* Replaces the lookup's key by that of the bytes that were read, unless they are the same ones or
+ * the caller vouches. 1: it is another key than before, else 0. */
+int wc_input_file_under(const struct wc_input *input, wasmcache_key *key);
+
+#endif
