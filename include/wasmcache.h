@@ -99,10 +99,10 @@ WASMCACHE_API const char *wasmcache_error_name(int error);
 
 /* What went wrong in the last call of this thread that failed. */
 typedef struct wasmcache_error_detail {
-    int error;          /* enum wasmcache_error */
-    int system_errno;   /* errno of the failed call, else 0 */
-    const char *call;   /* the system or engine call that failed, "" if none */
-    const char *path;   /* the path it was about, "" if none */
+    int error;           /* enum wasmcache_error */
+    int system_errno;    /* errno of the failed call, else 0 */
+    const char *call;    /* the system or engine call that failed, "" if none */
+    const char *path;    /* the path it was about, "" if none */
     const char *message; /* one or two sentences: what was tried, why it failed, what to do */
 } wasmcache_error_detail;
 
@@ -150,17 +150,17 @@ typedef enum wasmcache_event_type {
 
 /* What happened. Borrowed: valid only during the callback. Strings are never NULL. */
 typedef struct wasmcache_event {
-    size_t size;               /* of this struct in the library */
+    size_t size; /* of this struct in the library */
     wasmcache_event_type type;
     wasmcache_reason reason;
-    int error;                 /* enum wasmcache_error, 0 if nothing failed */
+    int error; /* enum wasmcache_error, 0 if nothing failed */
     int system_errno;
     const char *engine_namespace; /* "" if none */
-    const char *key;           /* upper-case hex, "" if none */
-    const char *path;          /* of the entry or directory, "" if none */
-    const char *message;       /* a sentence for people, "" if there is nothing to add */
-    uint64_t bytes;            /* of the artifact */
-    uint64_t ns;               /* how long it took, 0 if not measured */
+    const char *key;              /* upper-case hex, "" if none */
+    const char *path;             /* of the entry or directory, "" if none */
+    const char *message;          /* a sentence for people, "" if there is nothing to add */
+    uint64_t bytes;               /* of the artifact */
+    uint64_t ns;                  /* how long it took, 0 if not measured */
 } wasmcache_event;
 
 /*
@@ -180,7 +180,8 @@ typedef enum wasmcache_key_algorithm {
                                  cache; not collision resistant, so only for explicit load and save */
 } wasmcache_key_algorithm;
 
-/* The content hash of a wasm file. A plain value: copy it, compare it with wasmcache_key_equal(). */
+/* The content hash of a wasm file. A plain value: copy it, compare it with wasmcache_key_equal().
+ */
 typedef struct wasmcache_key {
     uint8_t algorithm; /* enum wasmcache_key_algorithm */
     uint8_t length;    /* bytes in use: 32 or 8 */
@@ -227,23 +228,23 @@ typedef enum wasmcache_share {
 
 /* Flags of wasmcache_options. */
 enum {
-    WASMCACHE_DURABLE = 1u,   /* a save is on disk when it returns (fdatasync, and the directory's
-                                 fsync). Default: a power cut may lose or tear new entries, and a
-                                 torn one fails its digest */
-    WASMCACHE_READ_ONLY = 2u, /* never write, not even to remove a damaged entry */
+    WASMCACHE_DURABLE = 1u,     /* a save is on disk when it returns (fdatasync, and the directory's
+                                   fsync). Default: a power cut may lose or tear new entries, and a
+                                   torn one fails its digest */
+    WASMCACHE_READ_ONLY = 2u,   /* never write, not even to remove a damaged entry */
     WASMCACHE_REPRODUCIBLE = 4u /* entries carry no creation and compile time: the same input
                                    gives the same bytes */
 };
 
 typedef struct wasmcache_options {
-    size_t size;           /* sizeof(wasmcache_options) */
-    const char *dir;       /* the cache directory; made with all its parents when first needed.
-                              NULL: the cache is off. Relative: to the directory of the moment */
-    unsigned flags;        /* WASMCACHE_DURABLE, ... */
+    size_t size;     /* sizeof(wasmcache_options) */
+    const char *dir; /* the cache directory; made with all its parents when first needed.
+                        NULL: the cache is off. Relative: to the directory of the moment */
+    unsigned flags;  /* WASMCACHE_DURABLE, ... */
     wasmcache_share share;
-    const uint32_t *trust_uids; /* users beside root and ourselves whose directories and entries
-                                   are trusted; copied */
-    size_t trust_uid_count;     /* at most 64 */
+    const uint32_t *trust_uids;  /* users beside root and ourselves whose directories and entries
+                                    are trusted; copied */
+    size_t trust_uid_count;      /* at most 64 */
     wasmcache_event_fn on_event; /* NULL: none */
     void *payload;               /* handed to on_event */
 } wasmcache_options;
@@ -255,11 +256,11 @@ typedef struct wasmcache_options {
 
 /*
  * Opens a cache. Returns 0 also when the directory cannot be used: the cache is then off, every get
- * compiles, wasmcache_status() says why and what to do, and it comes on by itself once the directory
- * can be used. `options` NULL: a cache that is off.
- * EMISUSE: out NULL, a size or flag or share that no version knows, an empty dir, too many uids.
- * ENOMEM. On both *out is set to NULL, which is a valid "no cache".
- * The caller ends it with wasmcache_close() after all its attachments are detached.
+ * compiles, wasmcache_status() says why and what to do, and it comes on by itself once the
+ * directory can be used. `options` NULL: a cache that is off. EMISUSE: out NULL, a size or flag or
+ * share that no version knows, an empty dir, too many uids. ENOMEM. On both *out is set to NULL,
+ * which is a valid "no cache". The caller ends it with wasmcache_close() after all its attachments
+ * are detached.
  */
 WASMCACHE_API int wasmcache_open(wasmcache **out, const wasmcache_options *options);
 
@@ -276,11 +277,11 @@ typedef enum wasmcache_state {
 typedef struct wasmcache_status_info {
     size_t size; /* set by WASMCACHE_STATUS_INIT */
     wasmcache_state state;
-    int error;        /* why it is off or read-only, else 0 */
+    int error; /* why it is off or read-only, else 0 */
     int system_errno;
-    uint32_t uid;     /* owner and mode of the directory that was judged, if there is one */
+    uint32_t uid; /* owner and mode of the directory that was judged, if there is one */
     uint32_t mode;
-    char dir[1024];   /* the directory in use, or the one that cannot be used; cut if longer */
+    char dir[1024];    /* the directory in use, or the one that cannot be used; cut if longer */
     char message[640]; /* one or two sentences: what is wrong and what to do; "" if all is well */
 } wasmcache_status_info;
 
@@ -294,14 +295,15 @@ typedef struct wasmcache_status_info {
 WASMCACHE_API int wasmcache_status(wasmcache *cache, wasmcache_status_info *out);
 
 /*
- * Does the directory `dir_fd` (about to be given to a guest) lie inside the cache directory, contain
- * it, or show it through a mount below it? 1 yes, 0 no, negative: EIO (it could not be told: treat
- * as yes), EMISUSE. Compares device and inode up the tree and at every mount point, so links and
- * bind mounts are seen; what is mounted later is not. A cache that is off or NULL: 0.
+ * Does the directory `dir_fd` (about to be given to a guest) lie inside the cache directory,
+ * contain it, or show it through a mount below it? 1 yes, 0 no, negative: EIO (it could not be
+ * told: treat as yes), EMISUSE. Compares device and inode up the tree and at every mount point, so
+ * links and bind mounts are seen; what is mounted later is not. A cache that is off or NULL: 0.
  */
 WASMCACHE_API int wasmcache_overlaps(wasmcache *cache, int dir_fd);
 
-/* ---- attachments: engines bound to a cache ---------------------------------------------------- */
+/* ---- attachments: engines bound to a cache ----------------------------------------------------
+ */
 
 /*
  * They are made by the glue headers (wasmcache_wasmtime_attach). The engine must outlive the
@@ -310,12 +312,12 @@ WASMCACHE_API int wasmcache_overlaps(wasmcache *cache, int dir_fd);
 WASMCACHE_API void wasmcache_detach(wasmcache_attachment *attachment);
 
 typedef struct wasmcache_attachment_info {
-    size_t size; /* set by WASMCACHE_ATTACHMENT_INFO_INIT */
-    int error;   /* why this engine runs uncached, else 0 */
+    size_t size;                  /* set by WASMCACHE_ATTACHMENT_INFO_INIT */
+    int error;                    /* why this engine runs uncached, else 0 */
     const char *engine;           /* "wasmtime"; these live as long as the attachment */
     const char *engine_namespace; /* "{engine id}-v{artifact version}", "" if uncached */
     uint8_t fingerprint[32];
-    const char *message;          /* for people, why it runs uncached; "" if it does not */
+    const char *message; /* for people, why it runs uncached; "" if it does not */
 } wasmcache_attachment_info;
 
 #define WASMCACHE_ATTACHMENT_INFO_INIT                                                             \
@@ -356,8 +358,8 @@ typedef struct wasmcache_source {
     wasmcache_source_type type;
     const void *bytes; /* BYTES */
     size_t length;
-    const char *path; /* PATH: a regular file */
-    int fd;           /* FD: a regular file, open for reading; its offset is not used */
+    const char *path;             /* PATH: a regular file */
+    int fd;                       /* FD: a regular file, open for reading; its offset is not used */
     const char *digest_algorithm; /* DIGEST: "sha256" names the key itself; any other name, such as
                                      "blake3", is hashed together with the digest */
     const void *digest;
@@ -372,8 +374,19 @@ typedef struct wasmcache_source {
 
 static inline wasmcache_source wasmcache_source_empty(wasmcache_source_type type)
 {
-    wasmcache_source source = {sizeof(wasmcache_source), WASMCACHE_SOURCE_BYTES, NULL, 0, NULL, -1,
-                               NULL, NULL, 0, 0, NULL, NULL, NULL};
+    wasmcache_source source = {sizeof(wasmcache_source),
+                               WASMCACHE_SOURCE_BYTES,
+                               NULL,
+                               0,
+                               NULL,
+                               -1,
+                               NULL,
+                               NULL,
+                               0,
+                               0,
+                               NULL,
+                               NULL,
+                               NULL};
     source.type = type;
     return source;
 }
@@ -412,7 +425,8 @@ static inline wasmcache_source wasmcache_source_sha256(const uint8_t digest[32],
     return source;
 }
 
-/* ---- get: load, else compile and save --------------------------------------------------------- */
+/* ---- get: load, else compile and save ---------------------------------------------------------
+ */
 
 typedef enum wasmcache_outcome {
     WASMCACHE_FAILED = 0,
@@ -463,8 +477,8 @@ typedef struct wasmcache_get_options {
 
 /*
  * The module of `source`: loaded from the cache, else compiled by the engine and saved before the
- * call returns, on the calling thread. `options` and `report` may be NULL. On success *out holds one
- * reference, which the caller gives back with wasmcache_module_release().
+ * call returns, on the calling thread. `options` and `report` may be NULL. On success *out holds
+ * one reference, which the caller gives back with wasmcache_module_release().
  *
  * EENGINE: the engine's own error; its text is the detail's message. EIO: a path or descriptor that
  * cannot be read (the source, never the cache). EABORTED: fetch refused. EMISS: a digest without
@@ -483,7 +497,8 @@ WASMCACHE_API wasmcache_module *wasmcache_module_ref(wasmcache_module *module);
 /* One less; the last one deletes the engine's module. NULL is allowed. */
 WASMCACHE_API void wasmcache_module_release(wasmcache_module *module);
 
-/* ---- load, save, contains: the caller has the key --------------------------------------------- */
+/* ---- load, save, contains: the caller has the key ---------------------------------------------
+ */
 
 /*
  * Loads the entry of `key`, never compiles. EMISS, ECORRUPT, EMISMATCH, ENEWER, EUNTRUSTED, EIO:
@@ -494,20 +509,20 @@ WASMCACHE_API int wasmcache_load(wasmcache_module **out, wasmcache_attachment *a
                                  wasmcache_report *report);
 /*
  * Serializes the engine's module `native` and publishes it under `key`. The caller vouches that it
- * was compiled from the wasm of that key by the attached engine. A sound entry that is there already
- * stays (0 is returned). EFULL, EIO, EUNTRUSTED, ENEWER and EMISMATCH (an entry that must not be
- * replaced is there), EENGINE (it does not serialize), EMISUSE, ENOMEM: nothing was published, and
- * nothing is left behind.
+ * was compiled from the wasm of that key by the attached engine. A sound entry that is there
+ * already stays (0 is returned). EFULL, EIO, EUNTRUSTED, ENEWER and EMISMATCH (an entry that must
+ * not be replaced is there), EENGINE (it does not serialize), EMISUSE, ENOMEM: nothing was
+ * published, and nothing is left behind.
  */
 WASMCACHE_API int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind,
-                                 const wasmcache_key *key, void *native,
-                                 wasmcache_report *report);
+                                 const wasmcache_key *key, void *native, wasmcache_report *report);
 /* 0 if the entry is there with a sound trailer for this engine (the artifact itself is not read),
  * else why not, as load. */
 WASMCACHE_API int wasmcache_contains(wasmcache_attachment *attachment, wasmcache_kind kind,
                                      const wasmcache_key *key);
 
-/* ---- entries, without an engine --------------------------------------------------------------- */
+/* ---- entries, without an engine ---------------------------------------------------------------
+ */
 
 /* Flags of wasmcache_entry_check() and wasmcache_iterate(). */
 enum {
@@ -515,7 +530,7 @@ enum {
 };
 
 typedef struct wasmcache_entry {
-    size_t size; /* set by WASMCACHE_ENTRY_INIT */
+    size_t size;            /* set by WASMCACHE_ENTRY_INIT */
     wasmcache_reason state; /* NONE: sound. NOT_FOUND, CORRUPT, MISMATCHED, NEWER_FORMAT,
                                UNTRUSTED, UNREADABLE. Unless it is NONE or MISMATCHED, what comes
                                from the trailer below is zero */
@@ -526,9 +541,9 @@ typedef struct wasmcache_entry {
     uint8_t fingerprint[32];
     uint64_t file_bytes;
     uint64_t artifact_bytes;
-    uint64_t wasm_bytes;    /* 0: not known */
-    uint64_t compile_ns;    /* 0: not known */
-    uint64_t created;       /* seconds since 1970, 0: not known */
+    uint64_t wasm_bytes; /* 0: not known */
+    uint64_t compile_ns; /* 0: not known */
+    uint64_t created;    /* seconds since 1970, 0: not known */
 } wasmcache_entry;
 
 #define WASMCACHE_ENTRY_INIT                                                                       \
@@ -564,7 +579,8 @@ WASMCACHE_API int wasmcache_remove(wasmcache *cache, const char *engine_namespac
  */
 WASMCACHE_API int wasmcache_iterate(wasmcache_iterator **out, wasmcache *cache,
                                     const char *engine_namespace, unsigned flags);
-/* The next entry; EMISS: no more. EIO: a folder cannot be read; go on, the next call takes the next. */
+/* The next entry; EMISS: no more. EIO: a folder cannot be read; go on, the next call takes the
+ * next. */
 WASMCACHE_API int wasmcache_iterator_next(wasmcache_iterator *iterator, wasmcache_entry *out);
 /* NULL is allowed. */
 WASMCACHE_API void wasmcache_iterator_close(wasmcache_iterator *iterator);

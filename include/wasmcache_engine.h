@@ -10,8 +10,8 @@
  * headers, so that all calls bind to the host's own engine, linked or loaded:
  *     1. fill a wasmcache_engine_table, once, as a constant;
  *     2. attach: wasmcache_attach() with the table, the engine and what identifies it;
- *     3. the engine's own compile call plus the attachment: wasmcache_get_native(), and on any error
- *        but EENGINE the engine's own call.
+ *     3. the engine's own compile call plus the attachment: wasmcache_get_native(), and on any
+ * error but EENGINE the engine's own call.
  */
 
 #include "wasmcache.h"
@@ -29,10 +29,10 @@ typedef struct wasmcache_artifact {
 
 /*
  * The functions of an engine. They are called on the thread of the caller of the library, for one
- * engine from many threads at a time; they must return. Those that return int: 0 is success, and the
- * out parameter is set; otherwise *error is the engine's own error (or NULL if it has none), which
- * the library frees or hands to the caller of wasmcache_get_native().
- * `kind` is one of `kinds`, a module by its engine pointer type.
+ * engine from many threads at a time; they must return. Those that return int: 0 is success, and
+ * the out parameter is set; otherwise *error is the engine's own error (or NULL if it has none),
+ * which the library frees or hands to the caller of wasmcache_get_native(). `kind` is one of
+ * `kinds`, a module by its engine pointer type.
  */
 typedef struct wasmcache_engine_table {
     size_t size;      /* sizeof(wasmcache_engine_table) */
@@ -40,8 +40,8 @@ typedef struct wasmcache_engine_table {
     unsigned kinds;   /* bit 1 << WASMCACHE_MODULE, 1 << WASMCACHE_COMPONENT: what it can do */
 
     /* May be NULL: an engine without a compiler. */
-    int (*compile)(void *engine, wasmcache_kind kind, const void *wasm, size_t length, void **module,
-                   void **error);
+    int (*compile)(void *engine, wasmcache_kind kind, const void *wasm, size_t length,
+                   void **module, void **error);
     /* May be NULL, together with compile. The artifact is given back with artifact_free. */
     int (*serialize)(void *engine, wasmcache_kind kind, void *module, wasmcache_artifact *out,
                      void **error);
@@ -66,16 +66,16 @@ typedef struct wasmcache_engine_table {
 
 /* What an adapter knows about an engine, and what the embedder says about it. */
 typedef struct wasmcache_attach_options {
-    size_t size;               /* sizeof(wasmcache_attach_options) */
-    const char *compiler;      /* "cranelift"; part of the default id, [a-z0-9]+ */
+    size_t size;                /* sizeof(wasmcache_attach_options) */
+    const char *compiler;       /* "cranelift"; part of the default id, [a-z0-9]+ */
     const char *engine_version; /* "50.0.1"; part of the fingerprint */
-    uint32_t artifact_version; /* the v{n} of the namespace */
-    const char *target;        /* what of target and CPU the probe does not show; NULL: nothing */
-    const char *settings;      /* what the embedder vouches for; NULL and "" are the same where the
-                                  engine can be probed */
-    const char *engine_id;     /* NULL: "{name}-{compiler}-{16 hex of the fingerprint}". A given id
-                                  shares its folder with others: entries that do not match are left
-                                  alone there */
+    uint32_t artifact_version;  /* the v{n} of the namespace */
+    const char *target;         /* what of target and CPU the probe does not show; NULL: nothing */
+    const char *settings;       /* what the embedder vouches for; NULL and "" are the same where the
+                                   engine can be probed */
+    const char *engine_id;      /* NULL: "{name}-{compiler}-{16 hex of the fingerprint}". A given id
+                                   shares its folder with others: entries that do not match are left
+                                   alone there */
     const uint8_t *fingerprint; /* 32 bytes, NULL: made of the above and the probe */
 } wasmcache_attach_options;
 

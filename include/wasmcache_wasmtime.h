@@ -37,7 +37,8 @@
 extern "C" {
 #endif
 
-/* ---- the engine's functions as a table; hosts go on at "attach" -------------------------------- */
+/* ---- the engine's functions as a table; hosts go on at "attach" --------------------------------
+ */
 
 /* Hands the engine's result over in the library's terms: NULL is success. */
 static inline int wasmcache_wasmtime_result(wasmtime_error_t *from, void **error)
@@ -85,9 +86,8 @@ static inline int wasmcache_wasmtime_compile(void *engine, wasmcache_kind kind, 
     return wasmcache_wasmtime_result(result, error);
 }
 
-static inline int wasmcache_wasmtime_serialize(void *engine, wasmcache_kind kind,
-                                               void *module, wasmcache_artifact *out,
-                                               void **error)
+static inline int wasmcache_wasmtime_serialize(void *engine, wasmcache_kind kind, void *module,
+                                               wasmcache_artifact *out, void **error)
 {
     wasm_byte_vec_t bytes = {0, NULL};
     wasmtime_error_t *result;
@@ -98,8 +98,8 @@ static inline int wasmcache_wasmtime_serialize(void *engine, wasmcache_kind kind
             (wasmtime_component_t *)module, &bytes);
     else
 #endif
-        result = WASMCACHE_WASMTIME_CALL(wasmtime_module_serialize)(
-            (wasmtime_module_t *)module, &bytes);
+        result =
+            WASMCACHE_WASMTIME_CALL(wasmtime_module_serialize)((wasmtime_module_t *)module, &bytes);
     (void)kind;
     if (!result)
         wasmcache_wasmtime_take(bytes, out);
@@ -123,16 +123,14 @@ static inline int wasmcache_wasmtime_probe(void *engine, wasmcache_artifact *out
 #endif
 
 static inline int wasmcache_wasmtime_deserialize_file(void *engine, wasmcache_kind kind,
-                                                      const char *path, void **module,
-                                                      void **error)
+                                                      const char *path, void **module, void **error)
 {
     wasm_engine_t *e = (wasm_engine_t *)engine;
     wasmtime_error_t *result;
 #if defined(WASMCACHE_WASMTIME_COMPONENTS)
     if (kind == WASMCACHE_COMPONENT) {
         wasmtime_component_t *component = NULL;
-        result =
-            WASMCACHE_WASMTIME_CALL(wasmtime_component_deserialize_file)(e, path, &component);
+        result = WASMCACHE_WASMTIME_CALL(wasmtime_component_deserialize_file)(e, path, &component);
         *module = component;
         return wasmcache_wasmtime_result(result, error);
     }
@@ -232,7 +230,8 @@ static inline const wasmcache_engine_table *wasmcache_wasmtime_table(void)
     return &table;
 }
 
-/* ---- attach ------------------------------------------------------------------------------------ */
+/* ---- attach ------------------------------------------------------------------------------------
+ */
 
 /*
  * Binds `engine` to `cache` (NULL: it only compiles). `settings`: a string for what the host knows
@@ -261,16 +260,16 @@ wasmcache_wasmtime_attach_with(wasmcache *cache, wasm_engine_t *engine,
     return attachment;
 }
 
-static inline wasmcache_attachment *wasmcache_wasmtime_attach(wasmcache *cache,
-                                                              wasm_engine_t *engine,
-                                                              const char *settings)
+static inline wasmcache_attachment *
+wasmcache_wasmtime_attach(wasmcache *cache, wasm_engine_t *engine, const char *settings)
 {
     wasmcache_attach_options options = WASMCACHE_ATTACH_OPTIONS_INIT;
     options.settings = settings;
     return wasmcache_wasmtime_attach_with(cache, engine, &options);
 }
 
-/* ---- the engine's own calls, cached ------------------------------------------------------------ */
+/* ---- the engine's own calls, cached ------------------------------------------------------------
+ */
 
 #if defined(WASMTIME_FEATURE_COMPILER)
 

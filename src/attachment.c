@@ -7,8 +7,8 @@
 
 #include "key.h"
 
-int wc_engine_failure(const wasmcache_attachment *attachment, void *engine_error,
-                      const char *doing, struct wc_error *err)
+int wc_engine_failure(const wasmcache_attachment *attachment, void *engine_error, const char *doing,
+                      struct wc_error *err)
 {
     char text[512] = "";
     attachment->table.error_message(engine_error, text, sizeof(text));
@@ -187,10 +187,9 @@ int wasmcache_attachment_status(const wasmcache_attachment *attachment,
 
     wc_error_init(&err);
     if (!out || out->size < sizeof(size_t))
-        return wc_error_publish(
-            &err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
-                          "wasmcache_attachment_status: NULL, or without "
-                          "WASMCACHE_ATTACHMENT_INFO_INIT"));
+        return wc_error_publish(&err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                                              "wasmcache_attachment_status: NULL, or without "
+                                              "WASMCACHE_ATTACHMENT_INFO_INIT"));
     info.error = WASMCACHE_EMISS;
     if (attachment) {
         info.error = attachment->error;

@@ -6,9 +6,9 @@
  * An engine bound to a cache. Not changed after it was made, so that all threads use it.
  *
  * The fingerprint is the SHA-256 of a tag and of these, each behind its length as 8 bytes
- * little-endian: adapter, compiler, engine version, artifact version (4 bytes little-endian), target,
- * settings, SHA-256 of the probe (nothing without one). Everything in it is a property of the engine
- * and its configuration, so it is the same on every host with the same engine.
+ * little-endian: adapter, compiler, engine version, artifact version (4 bytes little-endian),
+ * target, settings, SHA-256 of the probe (nothing without one). Everything in it is a property of
+ * the engine and its configuration, so it is the same on every host with the same engine.
  */
 
 #include "cache.h"
@@ -18,7 +18,7 @@ struct wasmcache_attachment {
     wasmcache *cache; /* a reference; NULL: none */
     wasmcache_engine_table table;
     void *engine;
-    int error; /* why it is not cached, else 0 */
+    int error;     /* why it is not cached, else 0 */
     int shared_id; /* the embedder gave the id: entries that do not match are others' */
     int probed;
     uint8_t probe[32]; /* SHA-256 of what the probe gave at attach */
@@ -31,12 +31,12 @@ struct wasmcache_attachment {
 /* Is there a cache behind this engine? */
 int wc_attachment_usable(const wasmcache_attachment *attachment);
 
-/* Probes again, as every miss does before it saves: EMISMATCH if the engine now makes other code than
- * at attach. EENGINE. */
+/* Probes again, as every miss does before it saves: EMISMATCH if the engine now makes other code
+ * than at attach. EENGINE. */
 int wc_attachment_recheck(const wasmcache_attachment *attachment, struct wc_error *err);
 
 /* Describes and frees the engine's error. `doing` is such as "compile". Returns EENGINE. */
-int wc_engine_failure(const wasmcache_attachment *attachment, void *engine_error,
-                      const char *doing, struct wc_error *err);
+int wc_engine_failure(const wasmcache_attachment *attachment, void *engine_error, const char *doing,
+                      struct wc_error *err);
 
 #endif

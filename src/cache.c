@@ -109,16 +109,16 @@ int wasmcache_open(wasmcache **out, const wasmcache_options *options)
         return wc_error_publish(
             &err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL, "wasmcache_open: NULL"));
     *out = NULL;
-    rc = wc_sized_in(&o, sizeof(o), options ? options : &none, sizeof(o), "wasmcache_options",
-                     &err);
+    rc =
+        wc_sized_in(&o, sizeof(o), options ? options : &none, sizeof(o), "wasmcache_options", &err);
     if (rc == 0)
         rc = check_options(&o, &err);
     if (rc < 0)
         return wc_error_publish(&err, rc);
     cache = cache_new(&o);
     if (!cache)
-        return wc_error_publish(&err, wc_fail(&err, WASMCACHE_ENOMEM, 0, NULL, NULL,
-                                              "No memory to open a cache"));
+        return wc_error_publish(
+            &err, wc_fail(&err, WASMCACHE_ENOMEM, 0, NULL, NULL, "No memory to open a cache"));
     if (cache->store.dir) {
         rc = open_root(cache, &fd, &found, &err);
         wc_os_close(fd);
@@ -204,9 +204,9 @@ int wasmcache_status(wasmcache *cache, wasmcache_status_info *out)
 
     wc_error_init(&err);
     if (!out || out->size < sizeof(size_t))
-        return wc_error_publish(&err,
-                                wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
-                                        "wasmcache_status: NULL, or without WASMCACHE_STATUS_INIT"));
+        return wc_error_publish(
+            &err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                          "wasmcache_status: NULL, or without WASMCACHE_STATUS_INIT"));
     if (wc_cache_usable(cache)) {
         judge_status(cache, &info);
     } else {

@@ -177,8 +177,8 @@ static int decode_fields(struct wc_trailer *out, const uint8_t *t, struct wc_err
     return 0;
 }
 
-int wc_trailer_decode(struct wc_trailer *out, const uint8_t *tail, size_t size,
-                      uint64_t file_bytes, struct wc_error *err)
+int wc_trailer_decode(struct wc_trailer *out, const uint8_t *tail, size_t size, uint64_t file_bytes,
+                      struct wc_error *err)
 {
     const uint8_t *footer, *t;
     uint64_t length, incompatible, need;

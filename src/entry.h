@@ -71,7 +71,8 @@ struct wc_trailer {
     char engine_namespace[WC_NAMESPACE_SIZE];
 };
 
-/* XXH3-128 in parts, for writers. start gives NULL if there is no memory; finish and free end it. */
+/* XXH3-128 in parts, for writers. start gives NULL if there is no memory; finish and free end it.
+ */
 struct wc_digest_state;
 struct wc_digest_state *wc_digest_start(void);
 void wc_digest_add(struct wc_digest_state *state, const void *bytes, size_t length);
@@ -93,7 +94,7 @@ void wc_trailer_encode(uint8_t out[WC_TRAILER_SIZE], const struct wc_trailer *tr
  * least WC_FOOTER_SIZE). Returns 0; a positive number: that many last bytes are needed; ECORRUPT,
  * ENEWER. The padding is checked too. Touches nothing but its arguments: it is fuzzed.
  */
-int wc_trailer_decode(struct wc_trailer *out, const uint8_t *tail, size_t size,
-                      uint64_t file_bytes, struct wc_error *err);
+int wc_trailer_decode(struct wc_trailer *out, const uint8_t *tail, size_t size, uint64_t file_bytes,
+                      struct wc_error *err);
 
 #endif

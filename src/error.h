@@ -11,8 +11,8 @@
  *     rc = something(&err);              // which calls wc_fail(&err, ...) where it went wrong
  *     return wc_error_publish(&err, rc);
  *
- * So a failure that the library deals with (a save that does not fail the get) leaves the last error
- * alone. Who sees a failure first describes it; nobody above writes over that.
+ * So a failure that the library deals with (a save that does not fail the get) leaves the last
+ * error alone. Who sees a failure first describes it; nobody above writes over that.
  */
 
 #include "wasmcache.h"
@@ -29,8 +29,8 @@ struct wc_error {
 void wc_error_init(struct wc_error *err);
 
 /*
- * Describes a failure and returns `error`. `os` is a positive or negative errno, or 0. `path` may be
- * NULL. The format makes the message; where `os` is set, the system's text is put behind it.
+ * Describes a failure and returns `error`. `os` is a positive or negative errno, or 0. `path` may
+ * be NULL. The format makes the message; where `os` is set, the system's text is put behind it.
  */
 int wc_fail(struct wc_error *err, int error, int os, const char *call, const char *path,
             const char *format, ...)

@@ -38,15 +38,15 @@ uint32_t wc_gate_dir_mode(const struct wc_gate *gate);
 uint32_t wc_gate_file_mode(const struct wc_gate *gate);
 
 /*
- * Opens the directory at `path`, with CREATE made with all parents (and marked with CACHEDIR.TAG) if
- * it is missing. EMISS: it is missing and was not to be made. EUNTRUSTED, EIO, EFULL, ENOMEM.
+ * Opens the directory at `path`, with CREATE made with all parents (and marked with CACHEDIR.TAG)
+ * if it is missing. EMISS: it is missing and was not to be made. EUNTRUSTED, EIO, EFULL, ENOMEM.
  */
 int wc_gate_open(const struct wc_gate *gate, const char *path, int create, int *fd,
                  struct wc_gate_found *found, struct wc_error *err);
 
 /*
- * The same for folder `name` in the trusted directory `at`; `path` is for messages. With CREATE it is
- * made if it is missing.
+ * The same for folder `name` in the trusted directory `at`; `path` is for messages. With CREATE it
+ * is made if it is missing.
  */
 int wc_gate_open_at(const struct wc_gate *gate, int at, const char *name, const char *path,
                     int create, int *fd, struct wc_error *err);

@@ -302,8 +302,8 @@ static int look(struct call *call, const wasmcache_key *key, void **native)
     return load(call, key, native, &err);
 }
 
-static int get_input(struct call *call, struct wc_input *input, void **native,
-                     void **engine_error, struct wc_error *err)
+static int get_input(struct call *call, struct wc_input *input, void **native, void **engine_error,
+                     struct wc_error *err)
 {
     const int cached = may_look(call);
     const int recompile = (call->flags & WASMCACHE_GET_RECOMPILE) != 0;
@@ -332,8 +332,7 @@ static int get_input(struct call *call, struct wc_input *input, void **native,
     }
     call->report.wasm_bytes = input->size;
     /* The file changed since it was hashed: what it holds now may be known too. */
-    if (cached && wc_input_file_under(input, &key) && !recompile &&
-        look(call, &key, native) == 0)
+    if (cached && wc_input_file_under(input, &key) && !recompile && look(call, &key, native) == 0)
         return 0;
     rc = compile(call, input, native, engine_error, err);
     if (rc < 0)
@@ -356,8 +355,8 @@ static int get(struct call *call, void **native, void **engine_error,
     const unsigned known = WASMCACHE_GET_RECOMPILE | WASMCACHE_GET_NO_SAVE;
     wasmcache_get_options o = WASMCACHE_GET_OPTIONS_INIT;
     struct wc_input input;
-    int rc = options ? wc_sized_in(&o, sizeof(o), options, sizeof(o), "wasmcache_get_options", err)
-                     : 0;
+    int rc =
+        options ? wc_sized_in(&o, sizeof(o), options, sizeof(o), "wasmcache_get_options", err) : 0;
     if (rc == 0 && o.flags & ~known)
         rc = misuse(err, "wasmcache_get", "unknown flags");
     if (rc == 0)
@@ -442,10 +441,9 @@ static int check_keyed(wasmcache_attachment *attachment, wasmcache_kind kind,
 
 static int not_cached(struct call *call, struct wc_error *err)
 {
-    return may_look(call)
-               ? 0
-               : wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL, "There is no cache: %s",
-                         wasmcache_reason_name(call->report.reason));
+    return may_look(call) ? 0
+                          : wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL, "There is no cache: %s",
+                                    wasmcache_reason_name(call->report.reason));
 }
 
 int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment, wasmcache_kind kind,

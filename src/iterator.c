@@ -18,8 +18,7 @@ static int misuse(struct wc_error *err, const char *function)
 
 static int no_cache(struct wc_error *err)
 {
-    return wc_error_publish(err,
-                            wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL, "There is no cache"));
+    return wc_error_publish(err, wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL, "There is no cache"));
 }
 
 static int open_root(wasmcache *cache, int *fd, struct wc_gate_found *found, struct wc_error *err)
@@ -159,10 +158,10 @@ int wasmcache_remove(wasmcache *cache, const char *engine_namespace, const wasmc
 struct wasmcache_iterator {
     wasmcache *cache;
     unsigned flags;
-    int root_fd;              /* -1: nothing there */
-    struct wc_os_walk *root;  /* over the namespaces; NULL with `only` */
-    int ns_fd;                /* the namespace that is open, -1 between two */
-    struct wc_os_walk *walk;  /* over its entries */
+    int root_fd;             /* -1: nothing there */
+    struct wc_os_walk *root; /* over the namespaces; NULL with `only` */
+    int ns_fd;               /* the namespace that is open, -1 between two */
+    struct wc_os_walk *walk; /* over its entries */
     char engine_namespace[WC_NAMESPACE_SIZE];
 };
 
@@ -178,8 +177,8 @@ static int enter_namespace(wasmcache_iterator *it, const char *name, struct wc_e
 {
     const struct wc_store *store = &it->cache->store;
     int os;
-    int rc = wc_gate_open_at(&store->gate, it->root_fd, name, store->dir, WC_GATE_LOOK, &it->ns_fd,
-                             err);
+    int rc =
+        wc_gate_open_at(&store->gate, it->root_fd, name, store->dir, WC_GATE_LOOK, &it->ns_fd, err);
     if (rc < 0) {
         it->ns_fd = -1;
         return rc;

@@ -103,8 +103,8 @@ void wc_key_of_sha256(wasmcache_key *out, const uint8_t digest[32])
     key_set(out, WASMCACHE_KEY_SHA256, digest);
 }
 
-/* Little-endian, whatever the machine: Wasmer on x86-64 names its files so (0CC78860D414714C for the
- * seven bytes "\0asm..."). */
+/* Little-endian, whatever the machine: Wasmer on x86-64 names its files so (0CC78860D414714C for
+ * the seven bytes "\0asm..."). */
 static void key_set_xxh64(wasmcache_key *out, XXH64_hash_t hash)
 {
     uint8_t bytes[8];
@@ -305,9 +305,8 @@ int wasmcache_key_from_hex(wasmcache_key *out, const char *hex)
     }
     if (!ok) {
         wc_error_init(&err);
-        return wc_error_publish(&err,
-                                wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
-                                        "A key is 64 (SHA-256) or 16 (xxh64) hex digits"));
+        return wc_error_publish(&err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                                              "A key is 64 (SHA-256) or 16 (xxh64) hex digits"));
     }
     key_set(out, digits == 64 ? WASMCACHE_KEY_SHA256 : WASMCACHE_KEY_XXH64, bytes);
     return 0;

@@ -5,8 +5,8 @@
  * A guest reaches what lies below its directory P, also across mount points. So there is an overlap
  *   1. if P is the cache C, lies below it or above it: seen by walking from each up to the root and
  *      comparing device and inode;
- *   2. if P was reached by a bind mount of something inside C (up from there is not C): so P is also
- *      compared with the folders of C, which are only one level deep;
+ *   2. if P was reached by a bind mount of something inside C (up from there is not C): so P is
+ * also compared with the folders of C, which are only one level deep;
  *   3. if a mount point below P shows C, a directory above C, or one of C's folders.
  */
 #include "cache.h"
@@ -130,13 +130,13 @@ int wasmcache_overlaps(wasmcache *cache, int dir_fd)
     wc_error_init(&err);
     rc = dir_fd < 0 ? -EBADF : wc_os_fstat(dir_fd, &st);
     if (rc < 0 || st.type != WC_OS_DIR)
-        return wc_error_publish(&err, wc_fail(&err, WASMCACHE_EMISUSE, rc, "fstat", NULL,
-                                              "wasmcache_overlaps: %d is no open directory",
-                                              dir_fd));
+        return wc_error_publish(&err,
+                                wc_fail(&err, WASMCACHE_EMISUSE, rc, "fstat", NULL,
+                                        "wasmcache_overlaps: %d is no open directory", dir_fd));
     if (!wc_cache_usable(cache))
         return 0;
-    rc = wc_gate_open(&cache->store.gate, cache->store.dir, WC_GATE_LOOK, &q.cache_fd, &found,
-                      &err);
+    rc =
+        wc_gate_open(&cache->store.gate, cache->store.dir, WC_GATE_LOOK, &q.cache_fd, &found, &err);
     if (rc == WASMCACHE_EMISS)
         return 0; /* there is nothing to reach yet */
     if (rc < 0)

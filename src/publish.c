@@ -79,8 +79,8 @@ static int remove_bad(const struct target *t, const struct wc_entry_file *file,
 }
 
 /*
- * Makes way for ours, or finds that it is not wanted: SOUND. ABSENT: the name is free now, as far as
- * it can be told.
+ * Makes way for ours, or finds that it is not wanted: SOUND. ABSENT: the name is free now, as far
+ * as it can be told.
  */
 static int make_way(const struct target *t, struct wc_error *err)
 {
@@ -289,9 +289,8 @@ static int publish(enum wc_published *result, struct target *t, struct wc_traile
     return rc;
 }
 
-int wc_publish(enum wc_published *result, const struct wc_store *store,
-               struct wc_trailer *trailer, const void *artifact, unsigned flags,
-               struct wc_error *err)
+int wc_publish(enum wc_published *result, const struct wc_store *store, struct wc_trailer *trailer,
+               const void *artifact, unsigned flags, struct wc_error *err)
 {
     struct target t = {.store = store, .trailer = trailer, .flags = flags, .ns_fd = -1, .fd = -1};
     uint64_t limit = wc_os_file_size_limit();

@@ -11,7 +11,7 @@
 #include "store_dir.h"
 
 enum {
-    WC_PUBLISH_REPLACE = 1,    /* also a sound entry (the engine refused it, or was told to) */
+    WC_PUBLISH_REPLACE = 1,      /* also a sound entry (the engine refused it, or was told to) */
     WC_PUBLISH_LEAVE_FOREIGN = 2 /* an entry that does not match stays (a shared engine id) */
 };
 
@@ -25,8 +25,7 @@ enum wc_published { WC_PUBLISHED_NEW = 1, WC_PUBLISHED_KEPT };
  * ENEWER, EMISMATCH (with LEAVE_FOREIGN): what is there must stay; EBUSY: it changed too often.
  * On failure nothing was published and no file of ours is left.
  */
-int wc_publish(enum wc_published *result, const struct wc_store *store,
-               struct wc_trailer *trailer, const void *artifact, unsigned flags,
-               struct wc_error *err);
+int wc_publish(enum wc_published *result, const struct wc_store *store, struct wc_trailer *trailer,
+               const void *artifact, unsigned flags, struct wc_error *err);
 
 #endif

@@ -4,9 +4,9 @@
  *
  * A name can get another file between the moment a bad entry was judged and the unlink: somebody
  * published a good one. So the name is first moved to a private one, which nobody else uses; then
- * there is time to look whether it is the file that was judged. If it is not, it gets its name back.
- * At each step the good entry has its public name or a private one that says where it belongs, so
- * that a process that dies here loses nothing either: wc_store_clean() puts it back.
+ * there is time to look whether it is the file that was judged. If it is not, it gets its name
+ * back. At each step the good entry has its public name or a private one that says where it
+ * belongs, so that a process that dies here loses nothing either: wc_store_clean() puts it back.
  */
 #include "store_dir.h"
 
@@ -106,7 +106,8 @@ static int clean_one(int ns_fd, const char *name, const char *of)
             rc = of[0] ? put_back(ns_fd, name, of) : wc_os_unlink(ns_fd, name);
         wc_os_close(fd);
     } else {
-        /* What cannot be opened (a planted link or socket) is no writer's, for those hold it open. */
+        /* What cannot be opened (a planted link or socket) is no writer's, for those hold it open.
+         */
         rc = fd == -ELOOP || fd == -ENXIO ? wc_os_unlink(ns_fd, name) : fd;
     }
     if (rc == -EWOULDBLOCK || rc == -ENOENT)

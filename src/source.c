@@ -15,13 +15,11 @@ int wc_source_check(const wasmcache_source *source, struct wc_error *err)
     else if (source->size != sizeof(*source))
         wrong = "its size is not set; use wasmcache_source_bytes() and its like";
     else if (source->type == WASMCACHE_SOURCE_BYTES)
-        wrong = (!source->bytes && source->length)  ? "its bytes are NULL"
-                : source->length > PTRDIFF_MAX      ? "no memory has that length"
-                                                    : NULL;
+        wrong = (!source->bytes && source->length) ? "its bytes are NULL"
+                : source->length > PTRDIFF_MAX     ? "no memory has that length"
+                                                   : NULL;
     else if (source->type == WASMCACHE_SOURCE_PATH)
-        wrong = !source->path       ? "its path is NULL"
-                : !source->path[0] ? "its path is empty"
-                                   : NULL;
+        wrong = !source->path ? "its path is NULL" : !source->path[0] ? "its path is empty" : NULL;
     else if (source->type == WASMCACHE_SOURCE_FD)
         wrong = source->fd < 0 ? "its descriptor is negative" : NULL;
     else if (source->type != WASMCACHE_SOURCE_DIGEST)

@@ -12,8 +12,8 @@
  *     rc = wc_input_file_under(&input, &key);          // what a save is filed under
  *     wc_input_release(&input);
  *
- * A file can change between the two: what a save is filed under is always made of the very bytes that
- * were compiled.
+ * A file can change between the two: what a save is filed under is always made of the very bytes
+ * that were compiled.
  */
 
 #include "error.h"
@@ -23,10 +23,10 @@ struct wc_input {
     const char *name; /* for messages */
     int fd;           /* of a path, opened once; -1 */
     const void *bytes;
-    size_t length;    /* after key: of a file, what was hashed */
-    uint64_t size;    /* of the wasm as far as known */
-    void *owned;      /* malloc-ed bytes */
-    int fetched;      /* release is owed */
+    size_t length; /* after key: of a file, what was hashed */
+    uint64_t size; /* of the wasm as far as known */
+    void *owned;   /* malloc-ed bytes */
+    int fetched;   /* release is owed */
 };
 
 int wc_source_check(const wasmcache_source *source, struct wc_error *err);

@@ -86,8 +86,8 @@ int wc_store_open_entry_at(const struct wc_store *store, int ns_fd, const struct
     if (out->fd == -ENOENT)
         return wc_fail(err, WASMCACHE_EMISS, ENOENT, "open", path, "There is no %s", path);
     if (out->fd == -ELOOP || out->fd == -ENXIO)
-        return wc_fail(err, WASMCACHE_EUNTRUSTED, out->fd, "open", path,
-                       "%s is not a regular file", path);
+        return wc_fail(err, WASMCACHE_EUNTRUSTED, out->fd, "open", path, "%s is not a regular file",
+                       path);
     if (out->fd < 0)
         return wc_fail(err, wc_error_of_errno(out->fd), out->fd, "open", path, "Cannot open %s",
                        path);

@@ -11,23 +11,23 @@
  *     ... file.fd, file.trailer
  *     wc_entry_file_close(&file);
  *
- * A store keeps no descriptor open: each call judges the directory anew by path. So a directory that
- * is removed, replaced or repaired is seen at once, fork, chroot and close-all-descriptors do no
- * harm, and there is no state to lock.
+ * A store keeps no descriptor open: each call judges the directory anew by path. So a directory
+ * that is removed, replaced or repaired is seen at once, fork, chroot and close-all-descriptors do
+ * no harm, and there is no state to lock.
  */
 
 #include "entry.h"
 #include "gate.h"
 
 struct wc_store {
-    char *dir;     /* absolute; NULL: off */
+    char *dir;      /* absolute; NULL: off */
     unsigned flags; /* WASMCACHE_DURABLE, ... */
     struct wc_gate gate;
 };
 
 /* What an entry has to be. */
 struct wc_expect {
-    wasmcache_kind kind;        /* 0: either */
+    wasmcache_kind kind; /* 0: either */
     const wasmcache_key *key;
     const char *engine_namespace;
     const uint8_t *fingerprint; /* NULL: any */

@@ -26,17 +26,17 @@ struct wc_os_stat {
 
 /* What tests take away, to force the fall-backs. Always 0 outside of test builds. */
 enum {
-    WC_OS_NO_TMPFILE = 1,  /* open_unnamed fails with -EOPNOTSUPP */
-    WC_OS_NO_LINK = 2,     /* link and link_unnamed fail with -EPERM (FAT, some FUSE) */
+    WC_OS_NO_TMPFILE = 1,   /* open_unnamed fails with -EOPNOTSUPP */
+    WC_OS_NO_LINK = 2,      /* link and link_unnamed fail with -EPERM (FAT, some FUSE) */
     WC_OS_NO_NOREPLACE = 4, /* rename_noreplace fails with -EINVAL */
-    WC_OS_NO_PROC = 8      /* no /proc: fd_path fails with -ENOENT, nothing unnamed is linked */
+    WC_OS_NO_PROC = 8       /* no /proc: fd_path fails with -ENOENT, nothing unnamed is linked */
 };
 
 #ifdef WASMCACHE_TESTING
 extern unsigned wc_os_lacking;
 /*
- * Called before each call of the seam with its name below less the prefix. Non-zero: the call is not
- * made and fails with that negative errno. NULL: none. Not for several threads.
+ * Called before each call of the seam with its name below less the prefix. Non-zero: the call is
+ * not made and fails with that negative errno. NULL: none. Not for several threads.
  */
 extern int (*wc_os_hook)(const char *call);
 /* What wc_os_euid() answers if it is not -1. */
@@ -75,7 +75,8 @@ int wc_os_write(int fd, const void *bytes, size_t size);
 int wc_os_chmod(int fd, uint32_t mode);
 int wc_os_sync_data(int fd);
 int wc_os_sync_dir(int fd);
-/* Makes a late write error of the file system show (a close of a duplicate, as NFS reports then). */
+/* Makes a late write error of the file system show (a close of a duplicate, as NFS reports then).
+ */
 int wc_os_flush(int fd);
 /* 1 if this process may create files in the directory `fd`. */
 int wc_os_can_write(int fd);
@@ -105,7 +106,8 @@ int wc_os_rename_noreplace(int at, const char *from, const char *to);
 int wc_os_rename(int at, const char *from, const char *to);
 int wc_os_unlink(int at, const char *name);
 
-/* Walks a directory; `fd` stays the caller's and keeps its own offset. NULL and *error on failure. */
+/* Walks a directory; `fd` stays the caller's and keeps its own offset. NULL and *error on failure.
+ */
 struct wc_os_walk;
 struct wc_os_walk *wc_os_walk_open(int fd, int *error);
 /* The next name, without "." and ".."; NULL at the end (*error 0) or on failure. Valid until the
