@@ -42,9 +42,15 @@ bool cli_environment_flag(const char *name)
 
 const char *cli_last_message(void)
 {
+    static _Thread_local char text[1024];
     const wasmcache_error_detail *detail = wasmcache_last_error();
 
-    return *detail->message ? detail->message : wasmcache_error_name(detail->error);
+    snprintf(text, sizeof(text), "%s",
+             *detail->message ? detail->message : wasmcache_error_name(detail->error));
+    /* The library's sentences go on here after a colon; names in capitals stay as they are. */
+    if (isupper((unsigned char)text[0]) && islower((unsigned char)text[1]))
+        text[0] = (char)tolower((unsigned char)text[0]);
+    return text;
 }
 
 /* ---- where ----------------------------------------------------------------------------------- */

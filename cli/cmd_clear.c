@@ -12,7 +12,7 @@
 static const struct cli_option options[] = {{'y', 'y', "yes", NULL, "do not ask"},
                                             {0, 0, NULL, NULL, NULL}};
 
-/* Asks on stderr, for stdout is for results. Whoever cannot be asked has to say --yes. */
+/* Asks on stderr, for stdout is for results. */
 static bool confirmed(const struct cli_entries *entries, const char *dir, int *status)
 {
     char bytes[CLI_TEXT_SIZE];
@@ -20,10 +20,6 @@ static bool confirmed(const struct cli_entries *entries, const char *dir, int *s
     uint64_t sum = 0;
     size_t i;
 
-    if (!isatty(STDIN_FILENO)) {
-        *status = cli_usage(&cli_command_clear, "there is nobody to ask: give --yes");
-        return false;
-    }
     for (i = 0; i < entries->count; i++)
         sum += entries->list[i].file_bytes;
     fprintf(stderr, "Remove all %zu entries (%s) of %s? [y/N] ", entries->count,
@@ -98,6 +94,8 @@ static int run(struct cli *cli, int argc, char **argv)
         else
             return scan.status;
     }
+    if (!yes && !isatty(STDIN_FILENO))
+        return cli_usage(&cli_command_clear, "there is nobody to ask: give --yes");
     status = cli_cache_open(cli, &cache, CLI_CACHE_ENTRIES);
     if (status)
         return status;

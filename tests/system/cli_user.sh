@@ -1,0 +1,109 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# As an ordinary user, whom the system refuses things: unreadable files and entries, a cache that is off or read-only.
+. "$(dirname "$0")/cli_common.inc"
+tiny
+
+if [ "$(id -u)" -eq 0 ]; then
+	command -v setpriv >/dev/null || skip "no setpriv to become an ordinary user with"
+	# Copies where that user can reach them.
+	mkdir -p engine/lib
+	cp "$WASMCACHE" tool
+	cp -L "$WASMTIME_ROOT/lib/libwasmtime.so" engine/lib/
+	WASMCACHE=$tmp/tool
+	WASMTIME_ROOT=$tmp/engine
+	export WASMTIME_ROOT
+	mkdir user
+	chown 65534:65534 user home
+	chmod 755 "$tmp"
+	chmod -R a+rX wasm engine tool
+	PREFIX="setpriv --reuid 65534 --regid 65534 --clear-groups --"
+	$PREFIX "$WASMCACHE" --version >/dev/null 2>&1 || skip "an ordinary user cannot run the tool from $tmp"
+else
+	mkdir user
+fi
+cache=$tmp/user/cache
+
+run compile wasm/math.wasm wasm/trap.wasm
+want_status 0
+run --json compile wasm/math.wasm
+want_json 'row["outcome"] == "hit" and row["path"].startswith(os.getcwd() + "/user/cache/")'
+path=$(python3 -c 'import json; print(json.loads(open("out").readline())["path"])')
+
+# A wasm file that must not be read.
+cp wasm/exit0.wasm secret.wasm
+chmod 000 secret.wasm
+run --json compile secret.wasm wasm/math.wasm
+want_status 1
+want_err '^wasmcache: cannot compile secret.wasm: .*Permission denied'
+want_json '[r["outcome"] for r in rows] == ["failed", "hit"] and rows[0]["reason"] == "source" and "ermission" in rows[0]["error"]'
+run info secret.wasm
+want_status 1
+mkdir -p folder/closed
+cp wasm/exit0.wasm folder/
+chmod 000 folder/closed
+run --json compile folder
+want_status 1
+want_json 'len(rows) == 2 and {r["outcome"] for r in rows} == {"failed", "compiled"}'
+chmod 755 folder/closed
+
+# An entry that cannot be read: 4; removed by nobody.
+chmod 000 "$path"
+run --json verify
+want_status 4
+want_json 'rows[-1]["unreadable"] == 1 and [r["error"] for r in rows if r.get("state") == "unreadable"] == ["Permission denied"]'
+[ -e "$path" ] || bad "an unreadable entry was removed"
+run --json compile wasm/math.wasm
+want_status 0
+want_json 'row["outcome"] == "compiled" and row["reason"] == "unreadable"'
+chmod 400 "$path"
+
+# A cache that must not be written: hits go on, and nothing fails.
+chmod 500 "$cache" "$(dirname "$path")"
+run --json compile wasm/trap.wasm wasm/exit7.wasm
+want_status 0
+want_json '[r["outcome"] for r in rows] == ["hit", "compiled"]'
+want_json 'rows[1]["save_error"] and rows[1]["path"] is None'
+run -v dir
+want_status 0
+chmod 700 "$cache" "$(dirname "$path")"
+
+# A cache that cannot be used: one warning, and the work is done.
+mkdir closed
+chmod 700 closed
+chown 0:0 closed 2>/dev/null
+[ "$(id -u)" -eq 0 ] || chmod 000 closed
+cache=$tmp/closed/cache
+run --json compile wasm/trap.wasm wasm/exit7.wasm
+want_status 0
+want_json 'all(r["outcome"] == "compiled" and r["reason"] == "cache-off" and r["path"] is None for r in rows)'
+[ "$(grep -c 'the cache is off' err)" -eq 1 ] || bad "one warning wanted"
+[ "$(wc -l <err)" -eq 1 ] || bad "and nothing else"
+run -q run wasm/exit7.wasm
+want_status 7
+want_no_err
+for c in ls verify "clear --yes" "info wasm/trap.wasm" "rm wasm/trap.wasm"; do
+	# shellcheck disable=SC2086
+	run $c
+	want_status 1
+	want_no_out
+	want_err "^wasmcache: the cache is off: .*$tmp/closed"
+done
+run --json dir
+want_status 1
+want_json 'row["state"] == "off" and row["message"] and row["error"]'
+
+# Somebody else's directory that everybody may write to: one of our own in it.
+if [ "$(id -u)" -eq 0 ]; then
+	mkdir open
+	chmod 0777 open
+	cache=$tmp/open
+	run --json compile wasm/trap.wasm
+	want_json 'row["path"].startswith(os.getcwd() + "/open/u65534/")'
+	run dir
+	want_out "^$tmp/open/u65534$"
+	run run --dir "$tmp/open/u65534" wasm/create.wasm
+	want_status 1
+	want_err "$tmp/open/u65534"
+fi
+finish
