@@ -122,8 +122,8 @@ int wasmcache_attach(wasmcache_attachment **out, wasmcache *cache,
                      const wasmcache_engine_table *table, void *engine,
                      const wasmcache_attach_options *options)
 {
-    wasmcache_attach_options o;
-    wasmcache_engine_table t;
+    wasmcache_attach_options o = WASMCACHE_ATTACH_OPTIONS_INIT;
+    wasmcache_engine_table t = {0};
     wasmcache_attachment *attachment;
     struct wc_error err;
     int rc = 0;

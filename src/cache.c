@@ -97,8 +97,7 @@ static int open_root(wasmcache *cache, int *fd, struct wc_gate_found *found, str
 
 int wasmcache_open(wasmcache **out, const wasmcache_options *options)
 {
-    const wasmcache_options none = WASMCACHE_OPTIONS_INIT;
-    wasmcache_options o;
+    wasmcache_options o = WASMCACHE_OPTIONS_INIT;
     struct wc_gate_found found;
     struct wc_error err;
     wasmcache *cache;

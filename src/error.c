@@ -39,8 +39,8 @@ static inline const char *text_gnu(const char *text, const char *buffer)
     _Generic(strerror_r(os, buffer, sizeof(buffer)), int: text_posix, char *: text_gnu)(                           \
         strerror_r(os, buffer, sizeof(buffer)), buffer)
 
-int wc_fail(struct wc_error *err, int error, int os, const char *call, const char *path,
-            const char *format, ...)
+void wc_error_describe(struct wc_error *err, int error, int os, const char *call, const char *path,
+                       const char *format, ...)
 {
     char text[128] = "";
     va_list args;
@@ -59,7 +59,6 @@ int wc_fail(struct wc_error *err, int error, int os, const char *call, const cha
         n = 0;
     if (os && (size_t)n < sizeof(err->message))
         snprintf(err->message + n, sizeof(err->message) - (size_t)n, ": %s", STRERROR(os, text));
-    return error;
 }
 
 int wc_error_of_errno(int os)
@@ -76,17 +75,14 @@ int wc_error_of_errno(int os)
     }
 }
 
-int wc_error_publish(const struct wc_error *err, int rc)
+void wc_error_keep(const struct wc_error *err, int rc)
 {
-    if (rc >= 0)
-        return rc;
     last.copy = *err;
     last.detail.error = rc;
     last.detail.system_errno = last.copy.system_errno;
     last.detail.call = last.copy.call;
     last.detail.path = last.copy.path;
     last.detail.message = last.copy.message[0] ? last.copy.message : wasmcache_error_name(rc);
-    return rc;
 }
 
 const wasmcache_error_detail *wasmcache_last_error(void)

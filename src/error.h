@@ -29,11 +29,14 @@ struct wc_error {
 void wc_error_init(struct wc_error *err);
 
 /*
- * Describes a failure and returns `error`. `os` is a positive or negative errno, or 0. `path` may
- * be NULL. The format makes the message; where `os` is set, the system's text is put behind it.
+ * Describes a failure and gives `error`. `os` is a positive or negative errno, or 0. `path` may be
+ * NULL. The format makes the message; where `os` is set, the system's text is put behind it.
+ * A macro, so that compilers and analyzers see at the call that the result is not 0.
  */
-int wc_fail(struct wc_error *err, int error, int os, const char *call, const char *path,
-            const char *format, ...)
+#define wc_fail(err, error, ...) (wc_error_describe((err), (error), __VA_ARGS__), (error))
+
+void wc_error_describe(struct wc_error *err, int error, int os, const char *call, const char *path,
+                       const char *format, ...)
 #if defined(__GNUC__)
     __attribute__((format(printf, 6, 7)))
 #endif
@@ -42,8 +45,16 @@ int wc_fail(struct wc_error *err, int error, int os, const char *call, const cha
 /* The enum wasmcache_error for a failed system call: EFULL, ENOMEM or EIO. */
 int wc_error_of_errno(int os);
 
-/* Makes `err` the calling thread's last error if rc < 0. Returns rc. */
-int wc_error_publish(const struct wc_error *err, int rc);
+/* Makes `err` the calling thread's last error. */
+void wc_error_keep(const struct wc_error *err, int rc);
+
+/* The same if rc < 0. Returns rc. */
+static inline int wc_error_publish(const struct wc_error *err, int rc)
+{
+    if (rc < 0)
+        wc_error_keep(err, rc);
+    return rc;
+}
 
 /* The reason of a miss that goes with a load's error. */
 wasmcache_reason wc_reason_of_error(int error);
