@@ -108,8 +108,7 @@ int wasmcache_open(wasmcache **out, const wasmcache_options *options)
         return wc_error_publish(
             &err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL, "wasmcache_open: NULL"));
     *out = NULL;
-    rc =
-        wc_sized_in(&o, sizeof(o), options ? options : &none, sizeof(o), "wasmcache_options", &err);
+    rc = options ? wc_sized_in(&o, sizeof(o), options, sizeof(o), "wasmcache_options", &err) : 0;
     if (rc == 0)
         rc = check_options(&o, &err);
     if (rc < 0)
