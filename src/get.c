@@ -44,7 +44,7 @@ static int call_end(struct call *call, wasmcache_report *report, int rc, const s
     call->report.total_ns = wc_os_monotonic_ns() - call->started;
     if (rc < 0)
         call->report.outcome = WASMCACHE_FAILED;
-    if (report)
+    if (report && report->size >= sizeof(size_t))
         wc_sized_out(report, &call->report, sizeof(call->report));
     return wc_error_publish(err, rc);
 }
@@ -79,17 +79,18 @@ static int misuse(struct wc_error *err, const char *function, const char *what)
     return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL, "%s: %s", function, what);
 }
 
-static int check_call(const wasmcache_attachment *attachment, wasmcache_kind kind,
-                      const wasmcache_report *report, const char *function, struct wc_error *err)
+static int check_call(struct call *call, const wasmcache_report *report, const char *function,
+                      struct wc_error *err)
 {
+    const wasmcache_attachment *attachment = call->attachment;
+    call->report.reason = WASMCACHE_REASON_SOURCE;
     if (report && report->size < sizeof(size_t))
         return misuse(err, function, "the report's size is not set; use WASMCACHE_REPORT_INIT");
-    if (!attachment)
-        return misuse(err, function, "no attachment, so no engine");
-    if (kind != WASMCACHE_MODULE && kind != WASMCACHE_COMPONENT)
+    if (call->kind != WASMCACHE_MODULE && call->kind != WASMCACHE_COMPONENT)
         return misuse(err, function, "the kind is neither module nor component");
-    if (!(attachment->table.kinds & 1u << kind))
+    if (attachment && !(attachment->table.kinds & 1u << call->kind))
         return misuse(err, function, "the engine was built without that kind");
+    call->report.reason = WASMCACHE_REASON_NONE;
     return 0;
 }
 
@@ -372,6 +373,21 @@ static int get(struct call *call, void **native, void **engine_error,
     return rc;
 }
 
+/* What the two forms of get share. `engine_error` NULL: the error's text is enough. */
+static int get_checked(struct call *call, void **native, void **engine_error,
+                       const wasmcache_source *source, const wasmcache_get_options *options,
+                       const wasmcache_report *report, const void *out, const char *function,
+                       struct wc_error *err)
+{
+    int rc = check_call(call, report, function, err);
+    if (rc == 0 && (!out || !call->attachment)) {
+        call->report.reason = WASMCACHE_REASON_SOURCE;
+        rc =
+            misuse(err, function, "NULL; without an attachment there is no engine to compile with");
+    }
+    return rc < 0 ? rc : get(call, native, engine_error, source, options, err);
+}
+
 int wasmcache_get_native(void **out, void **engine_error, wasmcache_attachment *attachment,
                          wasmcache_kind kind, const wasmcache_source *source,
                          const wasmcache_get_options *options, wasmcache_report *report)
@@ -382,18 +398,27 @@ int wasmcache_get_native(void **out, void **engine_error, wasmcache_attachment *
     int rc;
 
     wc_error_init(&err);
-    rc = check_call(attachment, kind, report, "wasmcache_get_native", &err);
-    if (rc == 0 && (!out || !engine_error))
-        rc = misuse(&err, "wasmcache_get_native", "NULL");
-    if (rc < 0)
-        return wc_error_publish(&err, rc);
     call_start(&call, attachment, kind);
-    rc = get(&call, &native, &error, source, options, &err);
+    rc = get_checked(&call, &native, &error, source, options, report, engine_error ? out : NULL,
+                     "wasmcache_get_native", &err);
     if (rc == 0)
         *out = native;
     else if (rc == WASMCACHE_EENGINE)
         *engine_error = error;
     return call_end(&call, report, rc, &err);
+}
+
+/* Counts what the engine gave. ENOMEM: it was freed. */
+static int count_module(wasmcache_module **out, struct call *call, void *native,
+                        struct wc_error *err)
+{
+    wasmcache_module *module = wc_module_new(&call->attachment->table, call->kind, native);
+    if (!module) {
+        call->attachment->table.module_free(call->kind, native);
+        return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", NULL, "No memory for a module");
+    }
+    *out = module;
+    return 0;
 }
 
 int wasmcache_get(wasmcache_module **out, wasmcache_attachment *attachment, wasmcache_kind kind,
@@ -406,44 +431,32 @@ int wasmcache_get(wasmcache_module **out, wasmcache_attachment *attachment, wasm
     int rc;
 
     wc_error_init(&err);
-    rc = check_call(attachment, kind, report, "wasmcache_get", &err);
-    if (rc == 0 && !out)
-        rc = misuse(&err, "wasmcache_get", "NULL");
-    if (rc < 0)
-        return wc_error_publish(&err, rc);
     call_start(&call, attachment, kind);
-    rc = get(&call, &native, NULL, source, options, &err);
-    if (rc == 0) {
-        wasmcache_module *module = wc_module_new(&attachment->table, kind, native);
-        if (module) {
-            *out = module;
-        } else {
-            attachment->table.module_free(kind, native);
-            rc = wc_fail(&err, WASMCACHE_ENOMEM, 0, "malloc", NULL, "No memory for a module");
-        }
-    }
+    rc = get_checked(&call, &native, NULL, source, options, report, out, "wasmcache_get", &err);
+    if (rc == 0)
+        rc = count_module(out, &call, native, &err);
     return call_end(&call, report, rc, &err);
 }
 
 /* ---- the caller has the key ---- */
 
-static int check_keyed(wasmcache_attachment *attachment, wasmcache_kind kind,
-                       const wasmcache_key *key, const wasmcache_report *report,
-                       const char *function, struct wc_error *err)
+/* EMISUSE; EMISS: there is no cache. */
+static int check_keyed(struct call *call, const wasmcache_key *key, const wasmcache_report *report,
+                       const void *argument, const char *function, struct wc_error *err)
 {
-    int rc = check_call(attachment, kind, report, function, err);
+    int rc = check_call(call, report, function, err);
     if (rc < 0)
         return rc;
-    if (!wc_key_valid(key))
-        return misuse(err, function, "the key is none that the library made");
-    return 0;
-}
-
-static int not_cached(struct call *call, struct wc_error *err)
-{
-    return may_look(call) ? 0
-                          : wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL, "There is no cache: %s",
-                                    wasmcache_reason_name(call->report.reason));
+    if (!wc_key_valid(key) || !argument) {
+        call->report.reason = WASMCACHE_REASON_SOURCE;
+        return misuse(err, function, "NULL, or a key that the library did not make");
+    }
+    if (call->attachment && may_look(call))
+        return 0;
+    if (!call->attachment)
+        call->report.reason = WASMCACHE_REASON_UNATTACHED;
+    return wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL, "There is no cache: %s",
+                   wasmcache_reason_name(call->report.reason));
 }
 
 int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment, wasmcache_kind kind,
@@ -455,22 +468,12 @@ int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment, was
     int rc;
 
     wc_error_init(&err);
-    rc = check_keyed(attachment, kind, key, report, "wasmcache_load", &err);
-    if (rc == 0 && !out)
-        rc = misuse(&err, "wasmcache_load", "NULL");
-    if (rc < 0)
-        return wc_error_publish(&err, rc);
     call_start(&call, attachment, kind);
-    rc = not_cached(&call, &err);
+    rc = check_keyed(&call, key, report, out, "wasmcache_load", &err);
     if (rc == 0)
         rc = load(&call, key, &native, &err);
-    if (rc == 0) {
-        *out = wc_module_new(&attachment->table, kind, native);
-        if (!*out) {
-            attachment->table.module_free(kind, native);
-            rc = wc_fail(&err, WASMCACHE_ENOMEM, 0, "malloc", NULL, "No memory for a module");
-        }
-    }
+    if (rc == 0)
+        rc = count_module(out, &call, native, &err);
     return call_end(&call, report, rc, &err);
 }
 
@@ -482,13 +485,8 @@ int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind, const 
     int rc;
 
     wc_error_init(&err);
-    rc = check_keyed(attachment, kind, key, report, "wasmcache_save", &err);
-    if (rc == 0 && !native)
-        rc = misuse(&err, "wasmcache_save", "NULL");
-    if (rc < 0)
-        return wc_error_publish(&err, rc);
     call_start(&call, attachment, kind);
-    rc = not_cached(&call, &err);
+    rc = check_keyed(&call, key, report, native, "wasmcache_save", &err);
     if (rc == 0 && attachment->cache->store.flags & WASMCACHE_READ_ONLY)
         rc = wc_fail(&err, WASMCACHE_EIO, 0, NULL, NULL,
                      "The cache was opened to be read only; nothing is saved");
@@ -507,11 +505,8 @@ int wasmcache_contains(wasmcache_attachment *attachment, wasmcache_kind kind,
     int rc;
 
     wc_error_init(&err);
-    rc = check_keyed(attachment, kind, key, NULL, "wasmcache_contains", &err);
-    if (rc < 0)
-        return wc_error_publish(&err, rc);
     call_start(&call, attachment, kind);
-    rc = not_cached(&call, &err);
+    rc = check_keyed(&call, key, NULL, key, "wasmcache_contains", &err);
     if (rc == 0) {
         const struct wc_expect expect = {kind, key, attachment->engine_namespace,
                                          attachment->fingerprint};
