@@ -140,8 +140,8 @@ static void work_all(struct job *job, size_t jobs)
 static void print_table(const struct job *job)
 {
     static const struct cli_column columns[] = {
-        {"FILE", false, false}, {"OUTCOME", false, false}, {"REASON", false, false},
-        {"TIME", true, false},  {"WASM", true, false},     {"ARTIFACT", true, false}};
+        {"FILE", false, true}, {"OUTCOME", false, false}, {"REASON", false, false},
+        {"TIME", true, false}, {"WASM", true, false},     {"ARTIFACT", true, false}};
     struct cli_table *table = cli_table_new(columns, 6);
     size_t i;
 

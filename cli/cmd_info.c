@@ -11,8 +11,10 @@ static void print_size(const char *name, uint64_t bytes)
 {
     char text[CLI_TEXT_SIZE];
 
-    if (bytes)
+    if (bytes >= 1000)
         cli_print("%-12s %s (%" PRIu64 " bytes)\n", name, cli_text_bytes(text, bytes), bytes);
+    else if (bytes)
+        cli_print("%-12s %" PRIu64 " bytes\n", name, bytes);
 }
 
 static void print_entry(wasmcache *cache, const wasmcache_entry *entry)
@@ -44,7 +46,7 @@ static void print_entry(wasmcache *cache, const wasmcache_entry *entry)
 
 static int fail(const struct cli *cli, const char *operand, const char *why)
 {
-    cli_error("cannot tell about %s: %s", operand, why);
+    cli_error("cannot show %s: %s", operand, why);
     if (cli->json)
         cli_json_line(
             json_pack("{s:o,s:o}", "file", cli_json_text(operand), "error", cli_json_text(why)));

@@ -327,7 +327,7 @@ char *cli_text_fingerprint(char out[CLI_TEXT_SIZE], const uint8_t fingerprint[32
     size_t i;
 
     for (i = 0; i < 32; i++)
-        snprintf(out + 2 * i, 3, "%02x", fingerprint[i]);
+        snprintf(out + 2 * i, 3, "%02X", fingerprint[i]);
     return out;
 }
 

@@ -33,9 +33,9 @@ struct cli_table *cli_table_new(const struct cli_column *columns, size_t count)
     if (!table->scols || scols_table_set_column_separator(table->scols, "  "))
         table->failed = true;
     for (i = 0; i < count && !table->failed; i++) {
-        int flags = (columns[i].right ? SCOLS_FL_RIGHT : 0) | (columns[i].cut ? SCOLS_FL_TRUNC : 0);
-        if (!scols_table_new_column(table->scols, columns[i].name, columns[i].right ? 0 : 0.1,
-                                    flags))
+        int flags = (columns[i].right ? SCOLS_FL_RIGHT : 0) | (columns[i].wrap ? SCOLS_FL_WRAP : 0);
+
+        if (!scols_table_new_column(table->scols, columns[i].name, 0, flags))
             table->failed = true;
     }
     return table;

@@ -10,7 +10,7 @@
 struct cli_column {
     const char *name;
     bool right; /* numbers */
-    bool cut;   /* may be cut short when the terminal is too narrow */
+    bool wrap;  /* goes on in the next line when the terminal is too narrow */
 };
 
 struct cli_table;

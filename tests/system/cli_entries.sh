@@ -36,7 +36,7 @@ want_json 'len(rows) == 5 and len({r["key"] for r in rows}) == 4 and len({r["nam
 want_json 'set(row) == {"key", "namespace", "path", "kind", "state", "file_bytes", "artifact_bytes", "wasm_bytes", "compile_ms", "created", "fingerprint"}'
 want_json 'all(r["state"] == "ok" and r["kind"] == "module" and os.path.getsize(r["path"]) == r["file_bytes"] for r in rows)'
 want_json 'all(r["wasm_bytes"] > 0 and r["compile_ms"] > 0 and re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", r["created"]) for r in rows)'
-want_json 'all(re.fullmatch("[0-9a-f]{64}", r["fingerprint"]) for r in rows)'
+want_json 'all(re.fullmatch("[0-9A-F]{64}", r["fingerprint"]) and r["fingerprint"][:16] in r["namespace"] for r in rows)'
 run ls
 want_out '^KEY +KIND +WASM +ARTIFACT +COMPILE +CREATED +STATE +NAMESPACE$'
 want_out '^[0-9A-F]{64} +module .* ok +wasmtime-'
