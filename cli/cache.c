@@ -244,7 +244,7 @@ static int find_prefix(wasmcache_key *out, const char *prefix, const struct cli_
         char hex[WASMCACHE_KEY_HEX_SIZE];
         const wasmcache_key *key = &entries->list[i].key;
 
-        if (strncasecmp(wasmcache_key_to_hex(hex, key), prefix, length) ||
+        if (strncasecmp(wasmcache_key_to_hex(hex, key), prefix, length) != 0 ||
             (found && wasmcache_key_equal(found, key)))
             continue;
         if (found) {

@@ -66,8 +66,8 @@ static void print_tables(const struct cli *cli, const struct cli_entries *entrie
     for (i = 0; i < entries->count; i++) {
         const wasmcache_entry *entry = &entries->list[i];
 
-        if (!i ||
-            (terminal && strcmp(entry->engine_namespace, entries->list[i - 1].engine_namespace))) {
+        if (!i || (terminal &&
+                   strcmp(entry->engine_namespace, entries->list[i - 1].engine_namespace) != 0)) {
             if (i)
                 cli_table_print(table);
             if (terminal)

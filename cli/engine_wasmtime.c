@@ -43,7 +43,7 @@ static unsigned artifact_major(const uint8_t *bytes, size_t size)
     if (size < sizeof(header))
         return 0;
     memcpy(&header, bytes, sizeof(header));
-    if (memcmp(header.e_ident, ELFMAG, SELFMAG) || header.e_shentsize != sizeof(Elf64_Shdr) ||
+    if (memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_shentsize != sizeof(Elf64_Shdr) ||
         header.e_shstrndx >= header.e_shnum || header.e_shoff > size ||
         (size - header.e_shoff) / sizeof(Elf64_Shdr) < header.e_shnum)
         return 0;
@@ -59,7 +59,7 @@ static unsigned artifact_major(const uint8_t *bytes, size_t size)
         memcpy(&section, bytes + header.e_shoff + i * sizeof(section), sizeof(section));
         if (section.sh_name > strings.sh_size ||
             strings.sh_size - section.sh_name < sizeof(wanted) ||
-            memcmp(bytes + strings.sh_offset + section.sh_name, wanted, sizeof(wanted)) ||
+            memcmp(bytes + strings.sh_offset + section.sh_name, wanted, sizeof(wanted)) != 0 ||
             section.sh_offset > size || section.sh_size > size - section.sh_offset ||
             section.sh_size < 2)
             continue;

@@ -68,7 +68,7 @@
 
 /* __typeof__, so that every pointer has the type that the header declares: gcc's and clang's, and
  * C23's by another name. */
-#define CLI_WASMTIME_POINTER(name) __typeof__(name) *name;
+#define CLI_WASMTIME_POINTER(name) __typeof__(name) *(name);
 
 struct cli_wasmtime {
     CLI_WASMTIME_NAMES(CLI_WASMTIME_POINTER)

@@ -442,7 +442,8 @@ int cli_wasmtime_invoke(void *native, void *module, const struct cli_program *pr
         wasmtime_func_t initialize;
 
         /* A WASI reactor wants this one first. */
-        if (strcmp(name, "_initialize") && find_function(&instance, "_initialize", &initialize))
+        if (strcmp(name, "_initialize") != 0 &&
+            find_function(&instance, "_initialize", &initialize))
             status = call_plain(&instance, &initialize, program);
         if (status == GO_ON)
             status = call(&instance, &function, program, name);

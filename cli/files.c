@@ -53,13 +53,22 @@ static int report(bool json, const char *path, const char *why)
 
 static int not_dots(const struct dirent *entry)
 {
-    return strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
+    return strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
 }
 
 /* By bytes, so that the order is the same everywhere. */
 static int by_name(const struct dirent **a, const struct dirent **b)
 {
     return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+/* Links to files count, links to folders may go in circles. */
+static bool is_file(const char *path, const struct stat *st)
+{
+    struct stat target;
+
+    return S_ISREG(st->st_mode) ||
+           (S_ISLNK(st->st_mode) && !stat(path, &target) && S_ISREG(target.st_mode));
 }
 
 static int walk(struct cli_files *files, const char *folder, bool json)
@@ -74,24 +83,21 @@ static int walk(struct cli_files *files, const char *folder, bool json)
     for (i = 0; i < count; i++) {
         const char *slash = folder[strlen(folder) - 1] == '/' ? "" : "/";
         char *path = NULL;
-        struct stat st, target;
+        struct stat st;
 
         if (asprintf(&path, "%s%s%s", folder, slash, names[i]->d_name) < 0)
             checked(NULL);
         free(names[i]);
-        if (lstat(path, &st)) {
-            free(path); /* It went away meanwhile. */
-        } else if (S_ISDIR(st.st_mode)) {
-            if (walk(files, path, json))
-                status = CLI_FAILED;
-            free(path);
-        } else if (is_wasm(path) &&
-                   /* Links to files count, links to folders may go in circles. */
-                   (S_ISREG(st.st_mode) || (!stat(path, &target) && S_ISREG(target.st_mode)))) {
-            append(&files->list, &files->count, path);
-        } else {
-            free(path);
+        if (!lstat(path, &st)) {
+            if (S_ISDIR(st.st_mode)) {
+                if (walk(files, path, json))
+                    status = CLI_FAILED;
+            } else if (is_wasm(path) && is_file(path, &st)) {
+                append(&files->list, &files->count, path);
+                path = NULL;
+            }
         }
+        free(path);
     }
     free(names);
     return status;

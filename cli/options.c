@@ -90,12 +90,12 @@ static int take_global(struct cli_scan *scan, int id)
 {
     switch (id) {
     case OPTION_CACHE_DIR:
-        if (!*scan->value)
+        if (!scan->value || !*scan->value)
             return stop(scan, cli_usage(scan->command, "--cache-dir needs a directory"));
         scan->cli->cache_dir = scan->value;
         return 0;
     case OPTION_ENGINE:
-        if (!*scan->value)
+        if (!scan->value || !*scan->value)
             return stop(scan, cli_usage(scan->command, "--engine needs a name or a path"));
         scan->cli->engine = scan->value;
         return 0;

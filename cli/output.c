@@ -252,7 +252,9 @@ json_t *cli_json_text(const char *text)
 
 json_t *cli_json_ms(uint64_t ns)
 {
-    return json_real((double)((ns + 500) / 1000) / 1000.0);
+    uint64_t us = (ns + 500) / 1000;
+
+    return json_real((double)us / 1000.0);
 }
 
 json_t *cli_json_key(const wasmcache_key *key)
