@@ -112,8 +112,8 @@ const struct cli_command cli_command_clear = {
     .name = "clear",
     .operands = "",
     .summary = "remove all entries",
-    .help = "Removes the entries of all engines and what writers left behind, after asking. Other\n"
-            "files in the directory stay.",
+    .help = "Removes the entries of all engines and what writers left behind, after asking.\n"
+            "Other files in the directory stay.",
     .examples = "wasmcache clear\n"
                 "wasmcache --cache-dir /tmp/cache clear --yes",
     .options = options,

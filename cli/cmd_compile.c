@@ -117,7 +117,7 @@ static void *work(void *argument)
         compile(job, index);
         pthread_mutex_lock(&job->lock);
         job->finished++;
-        cli_progress_set(job->finished, job->files->count, job->files->list[index]);
+        cli_progress_set(job->finished, job->files->count, NULL);
         pthread_mutex_unlock(&job->lock);
     }
 }

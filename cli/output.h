@@ -67,7 +67,7 @@ bool cli_is_terminal(void); /* stdout */
  */
 
 /* A line on a terminal's stderr once a second has gone by: "compiling 3/10 a.wasm, 4 s". Not with
- * -q or --json. One at a time. `name` is copied and may be NULL, `total` 0 or 1: no count. */
+ * -q or --json. One at a time. `name` is copied; NULL: as it was. `total` 0 or 1: no count. */
 void cli_progress_start(const char *what);
 void cli_progress_set(size_t done, size_t total, const char *name);
 void cli_progress_stop(void);

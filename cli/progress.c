@@ -138,7 +138,8 @@ void cli_progress_set(size_t is_done, size_t of, const char *at)
     pthread_mutex_lock(&lock);
     done = is_done;
     total = of;
-    snprintf(name, sizeof(name), "%s", at ? at : "");
+    if (at)
+        snprintf(name, sizeof(name), "%s", at);
     for (i = 0; name[i]; i++)
         if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
             name[i] = '?';

@@ -21,9 +21,12 @@ for c in $commands; do
 	want_status 0
 	cmp -s out help || bad "help $c and $c --help differ"
 done
-# Lines for a terminal of 100 columns, without tabs.
-run_plain help run
-awk 'length > 100 || /\t/ { exit 1 }' out || bad "help has long lines or tabs"
+# Lines for a terminal of 80 columns, without tabs.
+for c in $commands ""; do
+	# shellcheck disable=SC2086
+	run_plain help $c
+	awk 'length > 80 || /\t/ { exit 1 }' out || bad "help has long lines or tabs"
+done
 run_plain --version
 want_status 0
 want_out '^wasmcache [0-9]+\.[0-9]+\.[0-9]+ \(library [0-9.]+'
