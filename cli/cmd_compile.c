@@ -15,7 +15,7 @@
 enum { OPTION_RECOMPILE = 256, OPTION_COMPONENT, JOBS_MAX = 256 };
 
 static const struct cli_option options[] = {
-    {'j', 'j', "jobs", "N", "so many files at a time (1; an engine uses all CPUs for one)"},
+    {'j', 'j', "jobs", "N", "files at a time (1: one alone uses all CPUs)"},
     {OPTION_RECOMPILE, 0, "recompile", NULL, "replace what is in the cache ($WASMCACHE_RECACHE)"},
     {OPTION_COMPONENT, 0, "component", NULL, "take all files for components, text too"},
     {0, 0, NULL, NULL, NULL}};
@@ -259,10 +259,9 @@ const struct cli_command cli_command_compile = {
     .name = "compile",
     .operands = "PATH...",
     .summary = "compile modules into the cache",
-    .help =
-        "Each file is loaded from the cache, or else compiled and saved there. Of a folder all\n"
-        "files below it whose names end in .wasm are taken. A file that does not compile does\n"
-        "not stop the others; the exit status is then 1.",
+    .help = "Each file is loaded from the cache, or else compiled and saved there. Of a\n"
+            "folder all files below it whose names end in .wasm are taken. A file that does\n"
+            "not compile does not stop the others; the exit status is then 1.",
     .examples = "wasmcache compile app.wasm\n"
                 "wasmcache compile -j 4 plugins/\n"
                 "wasmcache --json compile plugins/ | jq -r 'select(.outcome==\"failed\").file'",

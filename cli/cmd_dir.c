@@ -79,8 +79,8 @@ const struct cli_command cli_command_dir = {
     .name = "dir",
     .operands = "",
     .summary = "print the cache directory in use",
-    .help = "Prints the directory; with -v also whether it can be used, its owner and mode. The\n"
-            "exit status is 1 if it cannot be used.",
+    .help = "Prints the directory; with -v also whether it can be used, its owner and mode.\n"
+            "The exit status is 1 if it cannot be used.",
     .examples = "wasmcache dir\n"
                 "du -sh \"$(wasmcache dir)\"",
     .options = NULL,

@@ -129,10 +129,9 @@ const struct cli_command cli_command_info = {
     .name = "info",
     .operands = "FILE|KEY",
     .summary = "show what the cache has of a module",
-    .help =
-        "Shows the entries of a wasm file, or of a key (64 or 16 hex digits, or the first 8 or\n"
-        "more of them), for all engines. Each is read and checked. The exit status is 1 if\n"
-        "there is none.",
+    .help = "Shows the entries of a wasm file, or of a key (64 or 16 hex digits, or the\n"
+            "first 8 or more of them), for all engines. Each is read and checked. The exit\n"
+            "status is 1 if there is none.",
     .examples = "wasmcache info app.wasm\n"
                 "wasmcache info 93A44BBB96C7",
     .options = NULL,

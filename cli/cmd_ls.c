@@ -115,9 +115,9 @@ const struct cli_command cli_command_ls = {
     .name = "ls",
     .operands = "",
     .summary = "list all entries",
-    .help = "Lists the entries of all engines, oldest first. STATE is what the end of each file\n"
-            "says; \"wasmcache verify\" reads them whole. On a terminal keys are shortened, which\n"
-            "other commands understand; -v shows them whole.",
+    .help = "Lists the entries of all engines, oldest first. STATE is what the end of each\n"
+            "file says; \"wasmcache verify\" reads them whole. On a terminal keys are\n"
+            "shortened, which other commands understand; -v shows them whole.",
     .examples = "wasmcache ls\n"
                 "wasmcache --json ls | jq -s 'map(.file_bytes) | add'",
     .options = NULL,

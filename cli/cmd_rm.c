@@ -127,10 +127,9 @@ const struct cli_command cli_command_rm = {
     .name = "rm",
     .operands = "FILE|KEY...",
     .summary = "remove the entries of modules",
-    .help =
-        "Removes the entries of wasm files, or of keys (64 or 16 hex digits, or the first 8 or\n"
-        "more of them), for all engines. The files themselves stay. The exit status is 1 if\n"
-        "one was not in the cache.",
+    .help = "Removes the entries of wasm files, or of keys (64 or 16 hex digits, or the\n"
+            "first 8 or more of them), for all engines. The files themselves stay. The exit\n"
+            "status is 1 if one was not in the cache.",
     .examples = "wasmcache rm app.wasm\n"
                 "wasmcache rm --namespace wasmtime-cranelift-0D8F01F6D3C9A7E2-v50 app.wasm",
     .options = options,

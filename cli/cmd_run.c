@@ -268,10 +268,10 @@ const struct cli_command cli_command_run = {
     .name = "run",
     .operands = "FILE [ARG...]",
     .summary = "run a WASI command from the cache",
-    .help = "The module is loaded from the cache, or else compiled and saved there, and run with\n"
-            "the tool's standard input, output and error. It sees no file and no variable but\n"
-            "those given here; options come before FILE, what follows it belongs to the program.\n"
-            "A folder that reaches the cache is refused.\n\n"
+    .help = "The module is loaded from the cache, or else compiled and saved there, and run\n"
+            "with the tool's standard input, output and error. It sees no file and no\n"
+            "variable but those given here; options come before FILE, what follows it\n"
+            "belongs to the program. A folder that reaches the cache is refused.\n\n"
             "The exit status is the program's; 1 if it traps, with its backtrace.",
     .examples = "wasmcache run solver.wasm --help\n"
                 "wasmcache run --dir /srv/data::/data --env LANG app.wasm /data/in.txt\n"

@@ -204,8 +204,9 @@ const struct cli_command cli_command_verify = {
     .name = "verify",
     .operands = "",
     .summary = "read and check all entries",
-    .help = "Reads every entry whole and checks it. Files that a writer left behind are removed.\n"
-            "What is mismatched is sound, but lies under another key or engine than its own.\n\n"
+    .help = "Reads every entry whole and checks it. Files that a writer left behind are\n"
+            "removed. What is mismatched is sound, but lies under another key or engine\n"
+            "than its own.\n\n"
             "The exit status is the sum of 1 if something is corrupt, 2 if mismatched or\n"
             "untrusted, 4 if unreadable.",
     .examples = "wasmcache verify\n"
