@@ -112,7 +112,7 @@ void spoil(const char *path, enum spoil how)
     snprintf(beside, sizeof(beside), "%s.target", path);
     switch (how) {
     case SPOIL_ARTIFACT:
-        bytes[size / 3] ^= 4;
+        bytes[(size - WC_TRAILER_SIZE) / 3] ^= 4;
         break;
     case SPOIL_PADDING:
         bytes[size - WC_TRAILER_SIZE - 1] ^= 1;
