@@ -296,9 +296,10 @@ WASMCACHE_API int wasmcache_status(wasmcache *cache, wasmcache_status_info *out)
 
 /*
  * Does the directory `dir_fd` (about to be given to a guest) lie inside the cache directory,
- * contain it, or show it through a mount below it? 1 yes, 0 no, negative: EIO (it could not be
- * told: treat as yes), EMISUSE. Compares device and inode up the tree and at every mount point, so
- * links and bind mounts are seen; what is mounted later is not. A cache that is off or NULL: 0.
+ * contain it or the place where it would be made, or show it through a mount below it? Also asked
+ * of a directory that is not trusted now. 1 yes, 0 no, negative: EIO (it could not be told: treat
+ * it as yes), EMISUSE. Compares device and inode up the tree and at every mount point, so links and
+ * bind mounts are seen; what is mounted later is not. NULL, or a cache without a directory: 0.
  */
 WASMCACHE_API int wasmcache_overlaps(wasmcache *cache, int dir_fd);
 

@@ -43,11 +43,26 @@ static void add_text(struct wc_sha256_state *state, const char *text)
     add_field(state, text, text ? strlen(text) : 0);
 }
 
-static void make_fingerprint(wasmcache_attachment *attachment, const wasmcache_attach_options *o)
+/* The build id of the engine's image. Nothing if that is also the host's: the version that the host
+ * was compiled with is then the engine's, and hosts with the same engine share. */
+static size_t engine_build_id(const wasmcache_attach_options *o, const void *table, uint8_t out[32])
+{
+    uint8_t ignored[32];
+    uintptr_t engine, host;
+    size_t length;
+    if (!o->code)
+        return 0;
+    length = wc_os_build_id(o->code, out, 32, &engine);
+    wc_os_build_id(table, ignored, sizeof(ignored), &host);
+    return engine == host ? 0 : length;
+}
+
+static void make_fingerprint(wasmcache_attachment *attachment, const wasmcache_attach_options *o,
+                             const void *table)
 {
     static const char tag[] = "wasmcache fingerprint 1";
     struct wc_sha256_state state;
-    uint8_t version[4];
+    uint8_t version[4], build_id[32];
     for (int i = 0; i < 4; i++)
         version[i] = (uint8_t)(o->artifact_version >> (8 * i));
     wc_sha256_start(&state);
@@ -59,6 +74,7 @@ static void make_fingerprint(wasmcache_attachment *attachment, const wasmcache_a
     add_text(&state, o->target);
     add_text(&state, o->settings);
     add_field(&state, attachment->probe, attachment->probed ? sizeof(attachment->probe) : 0);
+    add_field(&state, build_id, engine_build_id(o, table, build_id));
     wc_sha256_finish(&state, attachment->fingerprint);
 }
 
@@ -90,7 +106,7 @@ static int check(const wasmcache_engine_table *table, const wasmcache_attach_opt
 
 /* Fingerprint and namespace. Negative: this engine cannot be cached. */
 static int identify(wasmcache_attachment *attachment, const wasmcache_attach_options *o,
-                    struct wc_error *err)
+                    const void *table, struct wc_error *err)
 {
     char hex[17], id[WC_ENGINE_ID_MAX + 1];
     int rc;
@@ -108,7 +124,7 @@ static int identify(wasmcache_attachment *attachment, const wasmcache_attach_opt
                            "This engine does not show its configuration: pass a settings string "
                            "(\"\" if nothing is changed) or a fingerprint");
         }
-        make_fingerprint(attachment, o);
+        make_fingerprint(attachment, o, table);
     }
     wc_hex(hex, attachment->fingerprint, 8);
     snprintf(id, sizeof(id), "%s-%s-%s", attachment->name, o->compiler, hex);
@@ -148,7 +164,7 @@ int wasmcache_attach(wasmcache_attachment **out, wasmcache *cache,
     attachment->engine = engine;
     snprintf(attachment->name, sizeof(attachment->name), "%s", t.name);
     if (wc_cache_usable(cache))
-        rc = identify(attachment, &o, &err);
+        rc = identify(attachment, &o, table, &err);
     else
         rc = wc_fail(&err, WASMCACHE_EMISS, 0, NULL, NULL, "There is no cache");
     if (rc < 0) {

@@ -7,8 +7,9 @@
  *
  * The fingerprint is the SHA-256 of a tag and of these, each behind its length as 8 bytes
  * little-endian: adapter, compiler, engine version, artifact version (4 bytes little-endian),
- * target, settings, SHA-256 of the probe (nothing without one). Everything in it is a property of
- * the engine and its configuration, so it is the same on every host with the same engine.
+ * target, settings, SHA-256 of the probe (nothing without one), build id of the engine's image
+ * (nothing if that is the host's own). All are properties of the engine and its configuration, so
+ * that it is the same on every host that loads the same engine.
  */
 
 #include "cache.h"

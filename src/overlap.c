@@ -12,6 +12,9 @@
 #include "cache.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DEEPEST 4096 /* directories between one and the root: more is a loop */
@@ -118,14 +121,65 @@ static int visit_mount(const char *path, void *payload)
     return rc;
 }
 
+/* 1 if the guest's directory shows the directory `cache_fd`, or is in it. */
+static int overlaps(struct question *q, int cache_fd)
+{
+    struct id cache_id;
+    int rc;
+    q->cache_fd = cache_fd;
+    rc = id_of(cache_fd, &cache_id);
+    if (rc == 0)
+        rc = is_at_or_above(q->guest_fd, &cache_id);
+    if (rc == 0)
+        rc = shows_cache(q, q->guest_fd);
+    if (rc == 0)
+        rc = wc_os_each_mount(visit_mount, q);
+    return rc;
+}
+
+/*
+ * Opens the cache directory, trusted or not: it may be trusted tomorrow. *missing: it is not there,
+ * and this is the nearest directory above it that is.
+ */
+static int open_nearest(const char *path, int *missing)
+{
+    char *copy = strdup(path);
+    int fd = copy ? wc_os_open_dir(copy) : -ENOMEM;
+    *missing = 0;
+    while (fd == -ENOENT) {
+        char *slash = strrchr(copy, '/');
+        *missing = 1;
+        if (!slash)
+            break;
+        slash[slash == copy] = '\0'; /* the root keeps its slash */
+        fd = wc_os_open_dir(copy);
+        if (slash == copy)
+            break;
+    }
+    free(copy);
+    return fd;
+}
+
+/* The folder of our own in a directory that is not to be trusted: 1, 0, negative errno. */
+static int overlaps_own_folder(struct question *q, int dir)
+{
+    char name[16];
+    int fd, rc;
+    snprintf(name, sizeof(name), "u%" PRIu32, wc_os_euid());
+    fd = wc_os_open_dir_at(dir, name);
+    if (fd < 0)
+        return 0; /* not there, and what else there is nobody goes through */
+    rc = overlaps(q, fd);
+    wc_os_close(fd);
+    return rc;
+}
+
 int wasmcache_overlaps(wasmcache *cache, int dir_fd)
 {
     struct question q = {-1, dir_fd, {0, 0}};
-    struct wc_gate_found found;
     struct wc_error err;
     struct wc_os_stat st;
-    struct id cache_id;
-    int rc;
+    int fd, missing, rc;
 
     wc_error_init(&err);
     rc = dir_fd < 0 ? -EBADF : wc_os_fstat(dir_fd, &st);
@@ -135,22 +189,19 @@ int wasmcache_overlaps(wasmcache *cache, int dir_fd)
                                         "wasmcache_overlaps: %d is no open directory", dir_fd));
     if (!wc_cache_usable(cache))
         return 0;
-    rc =
-        wc_gate_open(&cache->store.gate, cache->store.dir, WC_GATE_LOOK, &q.cache_fd, &found, &err);
-    if (rc == WASMCACHE_EMISS)
-        return 0; /* there is nothing to reach yet */
-    if (rc < 0)
-        return wc_error_publish(&err, rc);
-    rc = id_of(q.cache_fd, &cache_id);
-    if (rc == 0)
-        rc = id_of(dir_fd, &q.guest);
-    if (rc == 0)
-        rc = is_at_or_above(dir_fd, &cache_id); /* at or below the cache */
-    if (rc == 0)
-        rc = shows_cache(&q, dir_fd);
-    if (rc == 0)
-        rc = wc_os_each_mount(visit_mount, &q);
-    wc_os_close(q.cache_fd);
+    q.guest.dev = st.dev;
+    q.guest.ino = st.ino;
+    fd = open_nearest(cache->store.dir, &missing);
+    rc = fd;
+    if (fd >= 0 && missing) {
+        /* A guest that can make it can fill it. One beside it cannot. */
+        rc = is_at_or_above(fd, &q.guest);
+    } else if (fd >= 0) {
+        rc = overlaps(&q, fd);
+        if (rc == 0)
+            rc = overlaps_own_folder(&q, fd);
+    }
+    wc_os_close(fd);
     if (rc < 0)
         rc = wc_error_publish(&err, wc_fail(&err, WASMCACHE_EIO, rc, NULL, cache->store.dir,
                                             "Cannot tell whether the directory shows the cache %s",

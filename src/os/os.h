@@ -123,6 +123,13 @@ char *wc_os_absolute(const char *path);
 
 /* ---- process ---- */
 
+/*
+ * The GNU build id of the loaded image (program or library) that `address` lies in: at most `size`
+ * bytes of it. Returns its length, 0 if the image has none or is unknown. *image tells images
+ * apart.
+ */
+size_t wc_os_build_id(const void *address, uint8_t *out, size_t size, uintptr_t *image);
+
 uint32_t wc_os_euid(void);
 /* The largest file this process may write without being sent SIGXFSZ. */
 uint64_t wc_os_file_size_limit(void);

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -495,6 +496,70 @@ char *wc_os_absolute(const char *path)
         snprintf(out, length, "%s/%s", cwd[1] ? cwd : "", path);
     free(cwd);
     return out;
+}
+
+struct image_search {
+    uintptr_t address;
+    uintptr_t image;
+    uint8_t *out;
+    size_t size;
+    size_t length;
+};
+
+/* A note segment: entries of name size, description size, type, name, description, each padded. */
+static void find_build_id(struct image_search *search, const uint8_t *note, size_t left)
+{
+    while (left >= 12) {
+        uint32_t header[3];
+        size_t name, description;
+        memcpy(header, note, sizeof(header));
+        if (header[0] > left || header[1] > left)
+            return;
+        name = (header[0] + 3u) & ~(size_t)3;
+        description = (header[1] + 3u) & ~(size_t)3;
+        if (name + description > left - 12)
+            return;
+        /* 3 is NT_GNU_BUILD_ID. */
+        if (header[2] == 3 && header[0] == 4 && memcmp(note + 12, "GNU", 4) == 0) {
+            search->length = header[1] < search->size ? header[1] : search->size;
+            memcpy(search->out, note + 12 + name, search->length);
+            return;
+        }
+        note += 12 + name + description;
+        left -= 12 + name + description;
+    }
+}
+
+static int visit_image(struct dl_phdr_info *info, size_t size, void *payload)
+{
+    struct image_search *search = payload;
+    int inside = 0;
+    (void)size;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+        uintptr_t start = (uintptr_t)info->dlpi_addr + segment->p_vaddr;
+        if (segment->p_type == PT_LOAD && search->address >= start &&
+            search->address - start < segment->p_memsz)
+            inside = 1;
+    }
+    if (!inside)
+        return 0;
+    search->image = (uintptr_t)info->dlpi_phdr;
+    for (int i = 0; i < info->dlpi_phnum && !search->length; i++) {
+        const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+        if (segment->p_type == PT_NOTE)
+            find_build_id(search, (const uint8_t *)((uintptr_t)info->dlpi_addr + segment->p_vaddr),
+                          segment->p_memsz);
+    }
+    return 1;
+}
+
+size_t wc_os_build_id(const void *address, uint8_t *out, size_t size, uintptr_t *image)
+{
+    struct image_search search = {(uintptr_t)address, 0, out, size, 0};
+    dl_iterate_phdr(visit_image, &search);
+    *image = search.image;
+    return search.length;
 }
 
 uint32_t wc_os_euid(void)
