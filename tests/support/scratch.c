@@ -7,12 +7,14 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <grp.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -322,4 +324,30 @@ int scratch_is_root(const char *skipped)
         return 1;
     printf("skipped, since it needs root: %s\n", skipped);
     return 0;
+}
+
+/* ---- memory ---- */
+
+static struct scratch memory;
+
+void scratch_in_memory(void)
+{
+    if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0 ||
+        mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return;
+    scratch_init(&memory);
+    if (mount("tmpfs", memory.dir, "tmpfs", 0, "size=64m,mode=755") < 0)
+        scratch_in_memory_end();
+    else
+        setenv("TMPDIR", memory.dir, 1);
+}
+
+void scratch_in_memory_end(void)
+{
+    if (!memory.dir[0])
+        return;
+    unsetenv("TMPDIR");
+    (void)umount(memory.dir);
+    scratch_end(&memory);
+    memory.dir[0] = '\0';
 }

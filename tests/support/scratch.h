@@ -81,6 +81,13 @@ int scratch_wait(pid_t child);
  * is skipped for that reason. */
 int scratch_is_root(const char *skipped);
 
+/*
+ * For tests that make very many files: from now on scratch directories lie on a tmpfs of their own,
+ * seen by this process and its children only. Does nothing where that may not be done.
+ */
+void scratch_in_memory(void);
+void scratch_in_memory_end(void);
+
 #define SCRATCH_NOBODY ((uid_t)65534)
 
 #endif
