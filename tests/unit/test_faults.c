@@ -407,6 +407,25 @@ static void no_fault_does_harm(void **state)
     assert_int_equal(violations, 0);
 }
 
+static void no_fault_of_a_durable_save_does_harm(void **state)
+{
+    struct lab l;
+    unsigned all = 0;
+    (void)state;
+
+    violations = 0;
+    lab_start(&l, "cache");
+    rig_close(&l.r);
+    l.r.options.flags = WASMCACHE_DURABLE;
+    rig_open(&l.r);
+    for (size_t i = 0; i < sizeof(scenarios) / sizeof(*scenarios); i++)
+        if (strstr(scenarios[i].name, "save") || strcmp(scenarios[i].name, "replace") == 0)
+            all += sweep_all(&l, &scenarios[i]);
+    lab_end(&l);
+    printf("%6u runs: durable, %u violations\n", all, violations);
+    assert_int_equal(violations, 0);
+}
+
 static void no_fault_at_open_does_harm(void **state)
 {
     struct lab l;
@@ -427,6 +446,7 @@ int main(int argc, char **argv)
     int failed;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_fault_does_harm),
+        cmocka_unit_test(no_fault_of_a_durable_save_does_harm),
         cmocka_unit_test(no_fault_at_open_does_harm),
     };
     everything = argc > 1 && strcmp(argv[1], "everything") == 0;
