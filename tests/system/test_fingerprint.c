@@ -95,8 +95,15 @@ static const struct setting {
 /* Those that are no plain setters. The first three have tests of their own below. The engine's own
  * cache and a memory creator have no say in what is compiled: the one keeps artifacts, the other
  * gets the sizes that the code counts on and must obey them. */
-static const char *const others[] = {"target", "cranelift_flag_enable", "cranelift_flag_set",
-                                     "cache_config_load", "host_memory_creator"};
+static const char *const others[] = {
+#if WASMTIME_VERSION_MAJOR < 45
+    "strategy", /* has nothing to choose from */
+#endif
+    "target",
+    "cranelift_flag_enable",
+    "cranelift_flag_set",
+    "cache_config_load",
+    "host_memory_creator"};
 
 /* Returns 0 if this engine has no such setting. */
 static int set(wasm_config_t *config, const char *name, enum kind kind, uint64_t value)

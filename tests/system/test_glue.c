@@ -305,7 +305,7 @@ static void error_of_a_counted_get_has_the_engines_text(void **state)
     assert_null(module);
     assert_int_equal(report.outcome, WASMCACHE_FAILED);
     assert_int_equal(wasmcache_last_error()->error, WASMCACHE_EENGINE);
-    assert_string_equal(wasmcache_last_error()->message, own);
+    assert_ptr_equal(strstr(wasmcache_last_error()->message, own), wasmcache_last_error()->message);
     host_close(&h);
 }
 

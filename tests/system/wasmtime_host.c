@@ -214,9 +214,13 @@ int get_bytes(wasmtime_module_t **out, struct host *h, const void *wasm, size_t 
 char *error_text(char *out, size_t size, wasmtime_error_t *error)
 {
     wasm_name_t text = {0, NULL};
+    char *backtrace;
     if (error)
         wasmtime_error_message(error, &text);
     snprintf(out, size, "%.*s", (int)text.size, text.size ? text.data : "");
+    backtrace = strstr(out, "\nStack backtrace:");
+    if (backtrace)
+        *backtrace = '\0';
     wasm_byte_vec_delete(&text);
     if (error)
         wasmtime_error_delete(error);

@@ -86,7 +86,8 @@ int get_bytes(wasmtime_module_t **out, struct host *h, const void *wasm, size_t 
 int32_t call_export(wasm_engine_t *engine, wasmtime_module_t *module, const char *name,
                     const int32_t *arguments, size_t count);
 
-/* The text of an engine's error, which is deleted. "" for NULL. */
+/* The text of an engine's error, which is deleted, without the backtrace that some versions add if
+ * the environment wants one. "" for NULL. */
 char *error_text(char *out, size_t size, wasmtime_error_t *error);
 
 #endif
