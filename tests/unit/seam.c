@@ -15,12 +15,17 @@ const struct seam_variant seam_variants[] = {
 };
 const unsigned seam_variant_count = sizeof(seam_variants) / sizeof(*seam_variants);
 
-static struct {
-    unsigned calls, matched, nth;
-    const char *only; /* NULL: any call */
-    int error, sticky, exits, met;
+struct act {
+    unsigned nth;
     void (*act)(void *);
     void *argument;
+};
+
+static struct {
+    unsigned calls, matched, nth, exit_at;
+    const char *only; /* NULL: any call */
+    int error, sticky, met;
+    struct act act, second;
     char log[8192];
     size_t used;
 } now;
@@ -37,35 +42,46 @@ static void note(const char *call)
     now.log[now.used] = '\0';
 }
 
+static int hook(const char *call);
+
+static void perform(const struct act *act)
+{
+    wc_os_hook = NULL;
+    act->act(act->argument);
+    wc_os_hook = hook;
+}
+
 static int hook(const char *call)
 {
-    int here;
+    int here = 0;
     note(call);
-    if (!now.nth || (now.only && strcmp(now.only, call) != 0))
-        return 0;
-    now.matched++;
-    here = now.matched == now.nth || (now.sticky && now.matched > now.nth);
-    if (!here)
-        return 0;
-    now.met = 1;
-    if (now.exits)
-        _exit(0);
-    if (now.act) {
-        wc_os_hook = NULL;
-        now.act(now.argument);
-        wc_os_hook = hook;
+    if (now.nth && (!now.only || strcmp(now.only, call) == 0)) {
+        now.matched++;
+        here = now.matched == now.nth || (now.sticky && now.matched > now.nth);
     }
-    return -now.error;
+    if (here) {
+        now.met = 1;
+        if (now.act.act)
+            perform(&now.act);
+    }
+    if (now.second.nth) {
+        now.met = now.calls >= now.second.nth;
+        if (now.calls == now.second.nth)
+            perform(&now.second);
+    }
+    if (now.calls == now.exit_at)
+        _exit(0);
+    return here ? -now.error : 0;
 }
 
 static void start(const char *only, unsigned nth)
 {
-    now.calls = now.matched = 0;
+    const struct act none = {0, NULL, NULL};
+    now.calls = now.matched = now.exit_at = 0;
     now.nth = nth;
     now.only = only;
-    now.error = now.sticky = now.exits = now.met = 0;
-    now.act = NULL;
-    now.argument = NULL;
+    now.error = now.sticky = now.met = 0;
+    now.act = now.second = none;
     now.used = 0;
     now.log[0] = '\0';
     wc_os_hook = hook;
@@ -93,21 +109,33 @@ void seam_fail_call(const char *call, unsigned nth, int error)
 void seam_act(unsigned nth, void (*act)(void *), void *argument)
 {
     start(NULL, nth);
-    now.act = act;
-    now.argument = argument;
+    now.act.act = act;
+    now.act.argument = argument;
 }
 
 void seam_act_call(const char *call, unsigned nth, void (*act)(void *), void *argument)
 {
     start(call, nth);
-    now.act = act;
-    now.argument = argument;
+    now.act.act = act;
+    now.act.argument = argument;
+}
+
+void seam_also_act(unsigned nth, void (*act)(void *), void *argument)
+{
+    now.second.nth = nth;
+    now.second.act = act;
+    now.second.argument = argument;
 }
 
 void seam_exit(unsigned nth)
 {
-    start(NULL, nth);
-    now.exits = 1;
+    start(NULL, 0);
+    now.exit_at = nth;
+}
+
+void seam_also_exit(unsigned nth)
+{
+    now.exit_at = nth;
 }
 
 void seam_off(void)

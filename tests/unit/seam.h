@@ -32,8 +32,12 @@ void seam_fail_call(const char *call, unsigned nth, int error);
 void seam_act(unsigned nth, void (*act)(void *), void *argument);
 /* The same before the nth call of that name. */
 void seam_act_call(const char *call, unsigned nth, void (*act)(void *), void *argument);
-/* The process ends before the nth call, as if it were killed. */
+/* After seam_act(): acts also before that call, which is not earlier than the other. */
+void seam_also_act(unsigned nth, void (*act)(void *), void *argument);
+/* The process ends before the nth call, as if it were killed; also after seam_act(), whose act
+ * comes first. */
 void seam_exit(unsigned nth);
+void seam_also_exit(unsigned nth);
 /* No hook. What follows still tells of the last use. */
 void seam_off(void);
 
