@@ -120,6 +120,12 @@ void seam_act_call(const char *call, unsigned nth, void (*act)(void *), void *ar
     now.act.argument = argument;
 }
 
+void seam_act_each(const char *call, void (*act)(void *), void *argument)
+{
+    seam_act_call(call, 1, act, argument);
+    now.sticky = 1;
+}
+
 void seam_also_act(unsigned nth, void (*act)(void *), void *argument)
 {
     now.second.nth = nth;

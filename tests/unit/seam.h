@@ -32,6 +32,8 @@ void seam_fail_call(const char *call, unsigned nth, int error);
 void seam_act(unsigned nth, void (*act)(void *), void *argument);
 /* The same before the nth call of that name. */
 void seam_act_call(const char *call, unsigned nth, void (*act)(void *), void *argument);
+/* The same before each call of that name. */
+void seam_act_each(const char *call, void (*act)(void *), void *argument);
 /* After seam_act(): acts also before that call, which is not earlier than the other. */
 void seam_also_act(unsigned nth, void (*act)(void *), void *argument);
 /* The process ends before the nth call, as if it were killed; also after seam_act(), whose act
