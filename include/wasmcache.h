@@ -37,7 +37,7 @@
  *  - Out parameters come first and are written only on success, unless their comment says
  *    otherwise. A report is always filled.
  *  - A NULL cache or attachment is a valid "no cache": close and detach ignore it, and calls that
- *    look something up in it miss.
+ *    look something up in it say EOFF.
  *  - WASMCACHE_EMISUSE means that the arguments cannot be right. Nothing was touched.
  *  - Structs that callers fill start with their size and have an INIT macro; a library that is
  *    newer or older than the header understands each other's as far as both know the fields.
@@ -91,7 +91,8 @@ enum wasmcache_error {
     WASMCACHE_EABORTED = -9,   /* the caller's own callback asked to stop */
     WASMCACHE_EENGINE = -10,   /* the engine's own error: the module does not compile */
     WASMCACHE_EMISUSE = -11,   /* arguments that cannot be right; nothing was touched */
-    WASMCACHE_ENOMEM = -12     /* no memory */
+    WASMCACHE_ENOMEM = -12,    /* no memory */
+    WASMCACHE_EOFF = -13       /* there is no cache: NULL, off, closed, or the engine unattached */
 };
 
 /* A short constant name such as "corrupt" for an error; "unknown" for a number that is none. */
@@ -99,6 +100,7 @@ WASMCACHE_API const char *wasmcache_error_name(int error);
 
 /* What went wrong in the last call of this thread that failed. */
 typedef struct wasmcache_error_detail {
+    size_t size;         /* of this struct in the library */
     int error;           /* enum wasmcache_error */
     int system_errno;    /* errno of the failed call, else 0 */
     const char *call;    /* the system or engine call that failed, "" if none */
@@ -326,13 +328,14 @@ typedef struct wasmcache_attachment_info {
         sizeof(wasmcache_attachment_info), 0, "", "", {0}, ""                                      \
     }
 
-/* What an attachment is. NULL attachment: error EMISS and empty strings. EMISUSE: out. */
+/* What an attachment is. NULL attachment: error EOFF and empty strings. EMISUSE: out. */
 WASMCACHE_API int wasmcache_attachment_status(const wasmcache_attachment *attachment,
                                               wasmcache_attachment_info *out);
 
 /* ---- sources --------------------------------------------------------------------------------- */
 
-/* What the engine compiled: the same bytes can be both, in different entries. */
+/* What the engine compiled. There is one entry for a key: bytes that are text could be either, and
+ * then the one replaces the other. */
 typedef enum wasmcache_kind { WASMCACHE_MODULE = 1, WASMCACHE_COMPONENT = 2 } wasmcache_kind;
 
 /*
@@ -340,8 +343,8 @@ typedef enum wasmcache_kind { WASMCACHE_MODULE = 1, WASMCACHE_COMPONENT = 2 } wa
  * 0; the bytes must stay until `release` is called with the same three (NULL: nothing to release).
  * Non-zero: it cannot; the get returns EABORTED.
  */
-typedef int (*wasmcache_fetch_fn)(void *payload, const void **bytes, size_t *length);
-typedef void (*wasmcache_fetch_release_fn)(void *payload, const void *bytes, size_t length);
+typedef int (*wasmcache_fetch_fn)(const void **bytes, size_t *length, void *payload);
+typedef void (*wasmcache_fetch_release_fn)(const void *bytes, size_t length, void *payload);
 
 typedef enum wasmcache_source_type {
     WASMCACHE_SOURCE_BYTES = 1,
@@ -443,8 +446,9 @@ typedef struct wasmcache_report {
     size_t size; /* set by WASMCACHE_REPORT_INIT */
     wasmcache_outcome outcome;
     wasmcache_reason reason; /* why it was not a hit */
-    int save_error;          /* COMPILED: 0 if the module is in the cache now, else why not */
-    wasmcache_key key;       /* what the module is filed under; length 0 if it came to none */
+    int save_error;    /* COMPILED: 0 if the module is in the cache now, else why not; EOFF: it was
+                          not to be saved */
+    wasmcache_key key; /* what the module is filed under; length 0 if it came to none */
     uint64_t wasm_bytes;
     uint64_t artifact_bytes; /* 0 if it was not serialized */
     uint64_t key_ns;         /* to read and hash the source */
@@ -467,13 +471,14 @@ enum {
 };
 
 typedef struct wasmcache_get_options {
-    size_t size;    /* sizeof(wasmcache_get_options) */
-    unsigned flags; /* WASMCACHE_GET_... */
+    size_t size;       /* sizeof(wasmcache_get_options) */
+    unsigned flags;    /* WASMCACHE_GET_... */
+    unsigned reserved; /* 0 */
 } wasmcache_get_options;
 
 #define WASMCACHE_GET_OPTIONS_INIT                                                                 \
     {                                                                                              \
-        sizeof(wasmcache_get_options), 0                                                           \
+        sizeof(wasmcache_get_options), 0, 0                                                        \
     }
 
 /*
@@ -502,21 +507,41 @@ WASMCACHE_API void wasmcache_module_release(wasmcache_module *module);
  */
 
 /*
- * Loads the entry of `key`, never compiles. EMISS, ECORRUPT, EMISMATCH, ENEWER, EUNTRUSTED, EIO:
- * why it did not; the report has the reason. ENOMEM, EMISUSE.
+ * Loads the entry of `key`, never compiles. EOFF, EMISS, ECORRUPT, EMISMATCH, ENEWER, EUNTRUSTED,
+ * EIO: why it did not; the report has the reason. ENOMEM, EMISUSE.
  */
 WASMCACHE_API int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment,
                                  wasmcache_kind kind, const wasmcache_key *key,
                                  wasmcache_report *report);
+/* Flags of wasmcache_save_options. */
+enum {
+    WASMCACHE_SAVE_REPLACE = 1u /* also a sound entry that is there */
+};
+
+typedef struct wasmcache_save_options {
+    size_t size;         /* sizeof(wasmcache_save_options) */
+    unsigned flags;      /* WASMCACHE_SAVE_... */
+    unsigned reserved;   /* 0 */
+    uint64_t wasm_bytes; /* size of the wasm, 0: not known */
+    uint64_t compile_ns; /* what the compile took, 0: not known. A cache that has to drop entries
+                            keeps what was expensive */
+} wasmcache_save_options;
+
+#define WASMCACHE_SAVE_OPTIONS_INIT                                                                \
+    {                                                                                              \
+        sizeof(wasmcache_save_options), 0, 0, 0, 0                                                 \
+    }
+
 /*
  * Serializes the engine's module `native` and publishes it under `key`. The caller vouches that it
  * was compiled from the wasm of that key by the attached engine. A sound entry that is there
- * already stays (0 is returned). EFULL, EIO, EUNTRUSTED, ENEWER and EMISMATCH (an entry that must
- * not be replaced is there), EENGINE (it does not serialize), EMISUSE, ENOMEM: nothing was
- * published, and nothing is left behind.
+ * already stays (0 is returned). `options` may be NULL. EOFF, EFULL, EIO, EUNTRUSTED, ENEWER and
+ * EMISMATCH (an entry that must not be replaced is there), EENGINE (it does not serialize),
+ * EMISUSE, ENOMEM: nothing was published, and nothing is left behind.
  */
 WASMCACHE_API int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind,
-                                 const wasmcache_key *key, void *native, wasmcache_report *report);
+                                 const wasmcache_key *key, void *native,
+                                 const wasmcache_save_options *options, wasmcache_report *report);
 /* 0 if the entry is there with a sound trailer for this engine (the artifact itself is not read),
  * else why not, as load. */
 WASMCACHE_API int wasmcache_contains(wasmcache_attachment *attachment, wasmcache_kind kind,
@@ -555,7 +580,7 @@ typedef struct wasmcache_entry {
 
 /*
  * Writes the path that the entry of `key` has or would have, at most `size` bytes with the NUL.
- * EMISUSE: namespace or key invalid, or `size` too small (nothing is cut). EMISS: no cache.
+ * EMISUSE: namespace or key invalid, or `size` too small (nothing is cut). EOFF: no cache.
  */
 WASMCACHE_API int wasmcache_entry_path(char *out, size_t size, wasmcache *cache,
                                        const char *engine_namespace, const wasmcache_key *key);
@@ -569,6 +594,12 @@ WASMCACHE_API int wasmcache_entry_check(wasmcache_entry *out, wasmcache *cache,
 /* Removes one entry, whatever its state. EMISS: it is not there. EIO, EUNTRUSTED, EMISUSE. */
 WASMCACHE_API int wasmcache_remove(wasmcache *cache, const char *engine_namespace,
                                    const wasmcache_key *key);
+
+/* Reads one entry and removes it if it is damaged: the very file that was read, never another that
+ * took its name meanwhile. EMISS: it is not there, or not damaged. EIO, EUNTRUSTED, EMISUSE,
+ * ENOMEM: it could not be judged or removed. */
+WASMCACHE_API int wasmcache_remove_damaged(wasmcache *cache, const char *engine_namespace,
+                                           const wasmcache_key *key);
 
 /*
  * Walks over all entries, in no order. Files that are no entries are passed over. What is published

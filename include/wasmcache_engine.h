@@ -20,7 +20,8 @@
 extern "C" {
 #endif
 
-/* Bytes that belong to the engine. The adapter uses `owner` as it likes. */
+/* Bytes that belong to the engine. The adapter uses `owner` as it likes. This struct never grows.
+ */
 typedef struct wasmcache_artifact {
     const uint8_t *data;
     size_t size;
@@ -77,15 +78,16 @@ typedef struct wasmcache_attach_options {
                                    shares its folder with others: entries that do not match are left
                                    alone there */
     const uint8_t *fingerprint; /* 32 bytes, NULL: made of the above and the probe */
-    const void *code; /* an address in the engine's code, NULL: none. If it is in another loaded
-                         image than the table, that image's GNU build id becomes part of the
+    const void *code; /* a function of the engine, NULL: none. If another loaded image than the
+                         table's defines it, that image's GNU build id becomes part of the
                          fingerprint: a shared library that was replaced by a patched one is another
                          engine, although the host was not compiled anew */
+    const char *code_symbol; /* its name in that image */
 } wasmcache_attach_options;
 
 #define WASMCACHE_ATTACH_OPTIONS_INIT                                                              \
     {                                                                                              \
-        sizeof(wasmcache_attach_options), NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL              \
+        sizeof(wasmcache_attach_options), NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL        \
     }
 
 /*

@@ -256,8 +256,10 @@ wasmcache_wasmtime_attach_with(wasmcache *cache, wasm_engine_t *engine,
         o.engine_version = WASMTIME_VERSION;
     if (!o.artifact_version)
         o.artifact_version = WASMTIME_VERSION_MAJOR;
-    if (!o.code)
+    if (!o.code) {
         o.code = (const void *)(uintptr_t)WASMCACHE_WASMTIME_CALL(wasmtime_module_deserialize);
+        o.code_symbol = "wasmtime_module_deserialize";
+    }
 #if !defined(WASMTIME_FEATURE_COMPILER)
     /* Not to be probed, and a string alone does not tell what the engine is: the fingerprint has to
      * be given, as the tool that made the entries prints it. */

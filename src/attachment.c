@@ -47,14 +47,12 @@ static void add_text(struct wc_sha256_state *state, const char *text)
  * was compiled with is then the engine's, and hosts with the same engine share. */
 static size_t engine_build_id(const wasmcache_attach_options *o, const void *table, uint8_t out[32])
 {
-    uint8_t ignored[32];
-    uintptr_t engine, host;
     size_t length;
+    int own;
     if (!o->code)
         return 0;
-    length = wc_os_build_id(o->code, out, 32, &engine);
-    wc_os_build_id(table, ignored, sizeof(ignored), &host);
-    return engine == host ? 0 : length;
+    length = wc_os_build_id(o->code_symbol, o->code, table, out, 32, &own);
+    return own ? 0 : length;
 }
 
 static void make_fingerprint(wasmcache_attachment *attachment, const wasmcache_attach_options *o,
@@ -148,9 +146,11 @@ int wasmcache_attach(wasmcache_attachment **out, wasmcache *cache,
     if (!out || !table || !engine || !options)
         rc = wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL, "wasmcache_attach: NULL");
     if (rc == 0)
-        rc = wc_sized_in(&o, sizeof(o), options, sizeof(o), "wasmcache_attach_options", &err);
+        rc = wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_attach_options, code_symbol),
+                         "wasmcache_attach_options", &err);
     if (rc == 0)
-        rc = wc_sized_in(&t, sizeof(t), table, sizeof(t), "wasmcache_engine_table", &err);
+        rc = wc_sized_in(&t, sizeof(t), table, SIZE_0_1(wasmcache_engine_table, probe),
+                         "wasmcache_engine_table", &err);
     if (rc == 0)
         rc = check(&t, &o, &err);
     if (rc < 0)
@@ -166,12 +166,12 @@ int wasmcache_attach(wasmcache_attachment **out, wasmcache *cache,
     if (wc_cache_usable(cache))
         rc = identify(attachment, &o, table, &err);
     else
-        rc = wc_fail(&err, WASMCACHE_EMISS, 0, NULL, NULL, "There is no cache");
+        rc = wc_fail(&err, WASMCACHE_EOFF, 0, NULL, NULL, "There is no cache");
     if (rc < 0) {
         attachment->error = rc;
         snprintf(attachment->message, sizeof(attachment->message), "%s", err.message);
     }
-    if (rc < 0 && rc != WASMCACHE_EMISS) {
+    if (rc < 0 && rc != WASMCACHE_EOFF) {
         wasmcache_event fill = {0};
         fill.reason = WASMCACHE_REASON_UNATTACHED;
         fill.error = rc;
@@ -206,7 +206,7 @@ int wasmcache_attachment_status(const wasmcache_attachment *attachment,
         return wc_error_publish(&err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
                                               "wasmcache_attachment_status: NULL, or without "
                                               "WASMCACHE_ATTACHMENT_INFO_INIT"));
-    info.error = WASMCACHE_EMISS;
+    info.error = WASMCACHE_EOFF;
     if (attachment) {
         info.error = attachment->error;
         info.engine = attachment->name;

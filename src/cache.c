@@ -79,6 +79,9 @@ static wasmcache *cache_new(const wasmcache_options *o)
         cache->store.dir = wc_os_absolute(o->dir);
         if (!cache->store.dir)
             goto fail;
+        /* A slash at the end would follow a link there. */
+        for (size_t n = strlen(cache->store.dir); n > 1 && cache->store.dir[n - 1] == '/'; n--)
+            cache->store.dir[n - 1] = '\0';
     }
     return cache;
 fail:
@@ -86,42 +89,74 @@ fail:
     return NULL;
 }
 
-/* Opens the directory for status and open; made if it may be. */
-static int open_root(wasmcache *cache, int *fd, struct wc_gate_found *found, struct wc_error *err)
+/* Looks at the directory, makes nothing. *info says what was found. */
+static void look_at_directory(wasmcache *cache, wasmcache_status_info *info)
 {
-    int create = cache->store.flags & WASMCACHE_READ_ONLY ? WC_GATE_LOOK : WC_GATE_CREATE;
-    int rc = wc_gate_open(&cache->store.gate, cache->store.dir, create, fd, found, err);
-    err->off = rc < 0 && rc != WASMCACHE_EMISS;
-    return rc;
+    const int read_only = (cache->store.flags & WASMCACHE_READ_ONLY) != 0;
+    struct wc_gate_found found;
+    struct wc_error err;
+    int fd = -1, rc;
+
+    wc_error_init(&err);
+    rc = wc_gate_open(&cache->store.gate, cache->store.dir, WC_GATE_LOOK, &fd, &found, &err);
+    snprintf(info->dir, sizeof(info->dir), "%s", cache->store.dir);
+    info->uid = found.uid;
+    info->mode = found.mode;
+    info->state = read_only ? WASMCACHE_STATE_READ_ONLY : WASMCACHE_STATE_ON;
+    if (rc == WASMCACHE_EMISS && !read_only && !wc_gate_could_make(cache->store.dir, &found)) {
+        rc = wc_fail(&err, WASMCACHE_EIO, EACCES, "mkdir", cache->store.dir,
+                     "The cache directory %s is missing and cannot be made", cache->store.dir);
+        err.off = 1;
+    }
+    if (rc < 0 && rc != WASMCACHE_EMISS) {
+        info->state = WASMCACHE_STATE_OFF;
+        info->error = rc;
+        info->system_errno = err.system_errno;
+        snprintf(info->message, sizeof(info->message), "%s", err.message);
+    } else if (rc == 0 && !read_only && !wc_os_can_write(fd)) {
+        info->state = WASMCACHE_STATE_READ_ONLY;
+        info->error = WASMCACHE_EIO;
+        info->system_errno = EACCES;
+        snprintf(info->message, sizeof(info->message),
+                 "The directory cannot be written (owner %" PRIu32 ", mode %04" PRIo32
+                 "): entries are used, none is saved",
+                 found.uid, found.mode);
+    }
+    if (found.own_folder || found.could_make) {
+        size_t used = strlen(info->dir);
+        snprintf(info->dir + used, sizeof(info->dir) - used, "/u%" PRIu32, wc_os_euid());
+    }
+    wc_cache_note(cache, rc, &err);
+    wc_os_close(fd);
 }
 
 int wasmcache_open(wasmcache **out, const wasmcache_options *options)
 {
     wasmcache_options o = WASMCACHE_OPTIONS_INIT;
-    struct wc_gate_found found;
+    wasmcache_status_info info = WASMCACHE_STATUS_INIT;
     struct wc_error err;
     wasmcache *cache;
-    int fd = -1, rc;
+    int rc;
 
     wc_error_init(&err);
     if (!out)
         return wc_error_publish(
             &err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL, "wasmcache_open: NULL"));
     *out = NULL;
-    rc = options ? wc_sized_in(&o, sizeof(o), options, sizeof(o), "wasmcache_options", &err) : 0;
+    rc = options ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_options, payload),
+                               "wasmcache_options", &err)
+                 : 0;
     if (rc == 0)
         rc = check_options(&o, &err);
     if (rc < 0)
         return wc_error_publish(&err, rc);
     cache = cache_new(&o);
     if (!cache)
-        return wc_error_publish(
-            &err, wc_fail(&err, WASMCACHE_ENOMEM, 0, NULL, NULL, "No memory to open a cache"));
-    if (cache->store.dir) {
-        rc = open_root(cache, &fd, &found, &err);
-        wc_os_close(fd);
-        wc_cache_note(cache, rc, &err);
-    }
+        return wc_error_publish(&err, wc_fail(&err, WASMCACHE_ENOMEM, 0, NULL, NULL,
+                                              "No memory to open a cache, or no working directory "
+                                              "for its relative path"));
+    if (cache->store.dir)
+        look_at_directory(cache, &info);
     *out = cache;
     return 0;
 }
@@ -157,44 +192,6 @@ void wasmcache_close(wasmcache *cache)
 
 /* ---- status ---- */
 
-static void judge_status(wasmcache *cache, wasmcache_status_info *info)
-{
-    const int read_only = (cache->store.flags & WASMCACHE_READ_ONLY) != 0;
-    struct wc_gate_found found;
-    struct wc_error err;
-    int fd = -1, rc;
-
-    wc_error_init(&err);
-    snprintf(info->dir, sizeof(info->dir), "%s", cache->store.dir);
-    rc = open_root(cache, &fd, &found, &err);
-    wc_cache_note(cache, rc, &err);
-    info->uid = found.uid;
-    info->mode = found.mode;
-    if (rc < 0) {
-        info->error = rc;
-        info->system_errno = err.system_errno;
-        snprintf(info->message, sizeof(info->message), "%s", err.message);
-        return;
-    }
-    if (found.own_folder) {
-        size_t used = strlen(info->dir);
-        snprintf(info->dir + used, sizeof(info->dir) - used, "/u%" PRIu32, found.uid);
-    }
-    info->state = WASMCACHE_STATE_ON;
-    if (read_only || !wc_os_can_write(fd)) {
-        info->state = WASMCACHE_STATE_READ_ONLY;
-        if (!read_only) {
-            info->error = WASMCACHE_EIO;
-            info->system_errno = EACCES;
-            snprintf(info->message, sizeof(info->message),
-                     "The directory cannot be written (owner %" PRIu32 ", mode %04" PRIo32
-                     "): entries are used, none is saved",
-                     found.uid, found.mode);
-        }
-    }
-    wc_os_close(fd);
-}
-
 int wasmcache_status(wasmcache *cache, wasmcache_status_info *out)
 {
     wasmcache_status_info info = WASMCACHE_STATUS_INIT;
@@ -206,9 +203,9 @@ int wasmcache_status(wasmcache *cache, wasmcache_status_info *out)
             &err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
                           "wasmcache_status: NULL, or without WASMCACHE_STATUS_INIT"));
     if (wc_cache_usable(cache)) {
-        judge_status(cache, &info);
+        look_at_directory(cache, &info);
     } else {
-        info.error = WASMCACHE_EMISS;
+        info.error = WASMCACHE_EOFF;
         snprintf(info.message, sizeof(info.message), "There is no cache: no directory was given");
     }
     wc_sized_out(out, &info, sizeof(info));

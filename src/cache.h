@@ -32,6 +32,10 @@ void wc_event(wasmcache *cache, wasmcache_event_type type, wasmcache_event fill)
  * err->off) or works, and tells of a change once. */
 void wc_cache_note(wasmcache *cache, int rc, const struct wc_error *err);
 
+/* The size that a struct had in 0.1, whose last field then was `field`: what the oldest callers
+ * have. */
+#define SIZE_0_1(type, field) (offsetof(type, field) + sizeof(((type *)NULL)->field))
+
 /* Copies what both sides know of a sized struct from a caller. EMISUSE if it sets what we do not
  * know, or is too short to be one. */
 int wc_sized_in(void *to, size_t to_size, const void *from, size_t least, const char *what,

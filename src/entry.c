@@ -60,47 +60,59 @@ static int all_zero(const uint8_t *bytes, size_t length)
 
 /* ---- digests ---- */
 
-struct wc_digest_state *wc_digest_start(void)
+struct wc_digest_state {
+    enum wc_digest_kind kind;
+    XXH3_state_t *xxh; /* NULL: SHA-256 */
+    struct wc_sha256_state sha;
+};
+
+struct wc_digest_state *wc_digest_start(enum wc_digest_kind kind)
 {
-    XXH3_state_t *state = XXH3_createState();
-    if (state)
-        XXH3_128bits_reset(state);
-    return (struct wc_digest_state *)state;
+    struct wc_digest_state *state = calloc(1, sizeof(*state));
+    if (!state)
+        return NULL;
+    state->kind = kind;
+    if (kind == WC_DIGEST_SHA256) {
+        wc_sha256_start(&state->sha);
+        return state;
+    }
+    state->xxh = XXH3_createState();
+    if (state->xxh) {
+        XXH3_128bits_reset(state->xxh);
+        return state;
+    }
+    free(state);
+    return NULL;
 }
 
 void wc_digest_add(struct wc_digest_state *state, const void *bytes, size_t length)
 {
-    XXH3_128bits_update((XXH3_state_t *)state, bytes, length);
-}
-
-static void set_xxh3(struct wc_digest *out, XXH128_hash_t hash)
-{
-    XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, hash);
-    memset(out, 0, sizeof(*out));
-    out->kind = WC_DIGEST_XXH3_128;
-    memcpy(out->bytes, canonical.digest, sizeof(canonical.digest));
+    if (state->xxh)
+        XXH3_128bits_update(state->xxh, bytes, length);
+    else
+        wc_sha256_add(&state->sha, bytes, length);
 }
 
 void wc_digest_finish(struct wc_digest_state *state, struct wc_digest *out)
 {
-    set_xxh3(out, XXH3_128bits_digest((const XXH3_state_t *)state));
+    memset(out, 0, sizeof(*out));
+    out->kind = state->kind;
+    if (state->xxh) {
+        XXH128_canonical_t canonical;
+        XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state->xxh));
+        memcpy(out->bytes, canonical.digest, sizeof(canonical.digest));
+    } else {
+        wc_sha256_finish(&state->sha, out->bytes);
+    }
     wc_digest_free(state);
 }
 
 void wc_digest_free(struct wc_digest_state *state)
 {
-    XXH3_freeState((XXH3_state_t *)state);
-}
-
-void wc_digest_of(struct wc_digest *out, enum wc_digest_kind kind, const void *bytes, size_t length)
-{
-    if (kind == WC_DIGEST_SHA256) {
-        out->kind = kind;
-        wc_sha256(out->bytes, bytes, length);
-    } else {
-        set_xxh3(out, XXH3_128bits(bytes, length));
-    }
+    if (!state)
+        return;
+    XXH3_freeState(state->xxh);
+    free(state);
 }
 
 /* ---- the trailer ---- */
@@ -185,11 +197,13 @@ int wc_trailer_decode(struct wc_trailer *out, const uint8_t *tail, size_t size, 
     unsigned padding;
     int rc;
 
+    err->foreign = 1;
     if (size < WC_FOOTER_SIZE)
         return corrupt(err, "it is too short to have a trailer");
     footer = tail + size - WC_FOOTER_SIZE;
     if (memcmp(footer + 12, magic, sizeof(magic)) != 0)
         return corrupt(err, "it does not end with a trailer");
+    err->foreign = 0;
     if (get(footer + 8, 4) != footer_check(footer))
         return corrupt(err, "the end of its trailer does not match its check");
     length = get(footer, 4);

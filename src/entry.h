@@ -71,17 +71,12 @@ struct wc_trailer {
     char engine_namespace[WC_NAMESPACE_SIZE];
 };
 
-/* XXH3-128 in parts, for writers. start gives NULL if there is no memory; finish and free end it.
- */
+/* Digests in parts. start gives NULL if there is no memory; finish and free end it. */
 struct wc_digest_state;
-struct wc_digest_state *wc_digest_start(void);
+struct wc_digest_state *wc_digest_start(enum wc_digest_kind kind);
 void wc_digest_add(struct wc_digest_state *state, const void *bytes, size_t length);
 void wc_digest_finish(struct wc_digest_state *state, struct wc_digest *out);
 void wc_digest_free(struct wc_digest_state *state);
-
-/* The digest of `kind` of bytes at hand. */
-void wc_digest_of(struct wc_digest *out, enum wc_digest_kind kind, const void *bytes,
-                  size_t length);
 
 /* Bytes of padding behind an artifact. */
 unsigned wc_entry_padding(uint64_t artifact_bytes);
@@ -92,7 +87,8 @@ void wc_trailer_encode(uint8_t out[WC_TRAILER_SIZE], const struct wc_trailer *tr
 /*
  * Reads the trailer of a file of `file_bytes` bytes from its last `size` ones (all of them, or at
  * least WC_FOOTER_SIZE). Returns 0; a positive number: that many last bytes are needed; ECORRUPT,
- * ENEWER. The padding is checked too. Touches nothing but its arguments: it is fuzzed.
+ * ENEWER. The padding is checked too. err->foreign: it has no trailer of ours at all. Touches
+ * nothing but its arguments: it is fuzzed.
  */
 int wc_trailer_decode(struct wc_trailer *out, const uint8_t *tail, size_t size, uint64_t file_bytes,
                       struct wc_error *err);

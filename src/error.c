@@ -11,7 +11,8 @@ struct last_error {
     struct wc_error copy;
 };
 
-static _Thread_local struct last_error last = {{0, 0, "", "", ""}, {0, 0, "", 0, "", ""}};
+static _Thread_local struct last_error last = {{sizeof(wasmcache_error_detail), 0, 0, "", "", ""},
+                                               {0, 0, "", 0, 0, "", ""}};
 
 void wc_error_init(struct wc_error *err)
 {
@@ -19,6 +20,7 @@ void wc_error_init(struct wc_error *err)
     err->system_errno = 0;
     err->call = "";
     err->off = 0;
+    err->foreign = 0;
     err->path[0] = '\0';
     err->message[0] = '\0';
 }
@@ -59,6 +61,12 @@ void wc_error_describe(struct wc_error *err, int error, int os, const char *call
         n = 0;
     if (os && (size_t)n < sizeof(err->message))
         snprintf(err->message + n, sizeof(err->message) - (size_t)n, ": %s", STRERROR(os, text));
+}
+
+void wc_path_join(char out[WC_PATH_SIZE], const char *dir, const char *name)
+{
+    if (snprintf(out, WC_PATH_SIZE, "%s/%s", dir, name) < 0)
+        out[0] = '\0';
 }
 
 int wc_error_of_errno(int os)
@@ -119,6 +127,8 @@ const char *wasmcache_error_name(int error)
         return "misuse";
     case WASMCACHE_ENOMEM:
         return "no-memory";
+    case WASMCACHE_EOFF:
+        return "off";
     default:
         return "unknown";
     }

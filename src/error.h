@@ -17,12 +17,16 @@
 
 #include "wasmcache.h"
 
+/* Paths in messages and reports are cut at this; what is opened is never cut. */
+#define WC_PATH_SIZE 1024
+
 struct wc_error {
     int error;        /* enum wasmcache_error */
     int system_errno; /* positive */
     const char *call; /* a constant, "" if none */
     int off;          /* 1: it is about the whole cache directory, not about one entry */
-    char path[512];
+    int foreign;      /* 1: a file that this library did not write */
+    char path[WC_PATH_SIZE];
     char message[640];
 };
 
@@ -55,6 +59,9 @@ static inline int wc_error_publish(const struct wc_error *err, int rc)
         wc_error_keep(err, rc);
     return rc;
 }
+
+/* "dir/name" for messages, cut if it does not fit. */
+void wc_path_join(char out[WC_PATH_SIZE], const char *dir, const char *name);
 
 /* The reason of a miss that goes with a load's error. */
 wasmcache_reason wc_reason_of_error(int error);

@@ -38,10 +38,14 @@ uint32_t wc_gate_file_mode(const struct wc_gate *gate)
                                                    : 0400;
 }
 
-/* For backup programs. That it cannot be written, or is there already, is nobody's problem. */
+/* For backup programs; only in what we made ourselves. That it cannot be written is nobody's
+ * problem. */
 static void write_tag(const struct wc_gate *gate, int dir)
 {
-    int fd = wc_os_create(dir, tag_name);
+    int fd;
+    if (wc_os_file_size_limit() < sizeof(tag_text))
+        return; /* not to be found out by SIGXFSZ */
+    fd = wc_os_create(dir, tag_name);
     if (fd < 0)
         return;
     if (wc_os_write(fd, tag_text, sizeof(tag_text) - 1) < 0 ||
@@ -50,7 +54,7 @@ static void write_tag(const struct wc_gate *gate, int dir)
     (void)wc_os_close(fd);
 }
 
-/* mkdir -p: makes what is missing of `path`. */
+/* mkdir -p: makes what is missing of `path`. 1: the last of it was made here. */
 static int make_path(const char *path, uint32_t mode)
 {
     char *copy = strdup(path);
@@ -69,7 +73,7 @@ static int make_path(const char *path, uint32_t mode)
         *end = '/';
     }
     free(copy);
-    return rc == 0 || rc == -EEXIST ? 0 : first;
+    return rc == 0 ? 1 : rc == -EEXIST ? 0 : first;
 }
 
 static int refuse(struct wc_error *err, const struct wc_os_stat *st, const char *path)
@@ -133,7 +137,12 @@ static int open_own_folder(int at, const char *path, int create, int *out, struc
     int rc;
 
     snprintf(name, sizeof(name), "u%" PRIu32, wc_os_euid());
-    rc = wc_gate_open_at(&alone, at, name, path, create, out, err);
+    rc = wc_gate_open_at(&alone, at, name, path, WC_GATE_LOOK, out, err);
+    if (rc == WASMCACHE_EMISS && create) {
+        rc = wc_gate_open_at(&alone, at, name, path, create, out, err);
+        if (rc == 0)
+            write_tag(&alone, *out);
+    }
     if (rc < 0)
         return rc;
     if (wc_os_fstat(*out, &st) == 0 && st.uid == wc_os_euid() && !(st.mode & 077))
@@ -143,24 +152,67 @@ static int open_own_folder(int at, const char *path, int create, int *out, struc
                    "%s/%s is not a directory of mode 0700 that is ours; remove it", path, name);
 }
 
-int wc_gate_open(const struct wc_gate *gate, const char *path, int create, int *out,
-                 struct wc_gate_found *found, struct wc_error *err)
+/* The directory, through a link only if that is of somebody whom we trust: others could lead us to
+ * write where they may not. Negative errno; -EPERM for such a link. */
+static int open_path(const struct wc_gate *gate, const char *path)
 {
     struct wc_os_stat st;
-    int own = -1, rc;
-    int fd = wc_os_open_dir(path);
+    int rc, fd = wc_os_open_dir_nofollow(path);
+    if (fd != -ENOTDIR && fd != -ELOOP)
+        return fd;
+    rc = wc_os_lstat(path, &st);
+    if (rc < 0)
+        return rc;
+    if (st.type != WC_OS_SYMLINK)
+        return fd;
+    st.mode = 0; /* a link's mode says nothing */
+    if (!wc_gate_trusts(gate, &st))
+        return -EPERM;
+    fd = wc_os_open_dir(path);
+    return fd == -ENOENT ? -ENOTDIR : fd; /* a link to nothing is not to be made true */
+}
 
-    memset(found, 0, sizeof(*found));
+/* Could make_path make it? The nearest directory that is there decides. */
+static int could_make(const char *path)
+{
+    char *copy = strdup(path);
+    int fd = -ENOENT, can;
+    for (char *slash = copy; slash && fd == -ENOENT;) {
+        slash = strrchr(copy, '/');
+        if (slash) {
+            slash[slash == copy] = '\0';
+            fd = wc_os_open_dir(copy);
+            slash = slash == copy ? NULL : slash;
+        }
+    }
+    can = fd >= 0 && wc_os_can_write(fd);
+    wc_os_close(fd);
+    free(copy);
+    return can;
+}
+
+static int open_directory(const struct wc_gate *gate, const char *path, int create, int *out,
+                          struct wc_gate_found *found, struct wc_error *err)
+{
+    struct wc_os_stat st;
+    int made = 0, own = -1, rc;
+    int fd = open_path(gate, path);
+
     if (fd == -ENOENT && create) {
-        rc = make_path(path, wc_gate_dir_mode(gate));
-        if (rc < 0)
-            return wc_fail(err, wc_error_of_errno(rc), rc, "mkdir", path,
+        made = make_path(path, wc_gate_dir_mode(gate));
+        if (made < 0)
+            return wc_fail(err, wc_error_of_errno(made), made, "mkdir", path,
                            "Cannot make the cache directory %s", path);
-        fd = wc_os_open_dir(path);
+        fd = open_path(gate, path);
     }
     if (fd == -ENOENT)
         return wc_fail(err, create ? WASMCACHE_EIO : WASMCACHE_EMISS, ENOENT, "open", path,
                        "There is no directory %s", path);
+    if (fd == -EPERM)
+        return wc_fail(err, WASMCACHE_EUNTRUSTED, 0, NULL, path,
+                       "The cache directory %s is a link of another user; remove it, or name the "
+                       "directory that it leads to",
+                       path);
     if (fd < 0)
         return wc_fail(err, wc_error_of_errno(fd), fd, "open", path,
                        "Cannot open the cache directory %s", path);
@@ -172,14 +224,21 @@ int wc_gate_open(const struct wc_gate *gate, const char *path, int create, int *
     found->uid = st.uid;
     found->mode = st.mode;
     if (wc_gate_trusts(gate, &st)) {
-        if (create)
+        if (made)
             write_tag(gate, fd);
         *out = fd;
         return 0;
     }
     rc = open_own_folder(fd, path, create, &own, err);
-    if (rc == WASMCACHE_EIO && create)
-        rc = refuse(err, &st, path); /* not writable for us either: the directory is the reason */
+    if (rc == WASMCACHE_EMISS) {
+        found->could_make = wc_os_can_write(fd);
+        if (!found->could_make)
+            rc = refuse(err, &st, path);
+    } else if (rc == WASMCACHE_EIO &&
+               (err->system_errno == EACCES || err->system_errno == EPERM ||
+                err->system_errno == EROFS)) {
+        rc = refuse(err, &st, path); /* not open to us either: the directory is the reason */
+    }
     wc_os_close(fd);
     if (rc < 0)
         return rc;
@@ -188,4 +247,19 @@ int wc_gate_open(const struct wc_gate *gate, const char *path, int create, int *
     found->own_folder = 1;
     *out = own;
     return 0;
+}
+
+int wc_gate_open(const struct wc_gate *gate, const char *path, int create, int *out,
+                 struct wc_gate_found *found, struct wc_error *err)
+{
+    int rc;
+    memset(found, 0, sizeof(*found));
+    rc = open_directory(gate, path, create, out, found, err);
+    err->off = rc < 0 && rc != WASMCACHE_EMISS;
+    return rc;
+}
+
+int wc_gate_could_make(const char *path, const struct wc_gate_found *found)
+{
+    return found->could_make || (found->mode == 0 && could_make(path));
 }

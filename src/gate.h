@@ -11,7 +11,7 @@
  *     if (wc_gate_trusts(&gate, &stat)) ...
  *
  * A directory that anybody may write, or that is another's but open to us, is used through a folder
- * "u{uid}" in it, which is ours alone.
+ * "u{uid}" in it, which is ours alone. A link in its place is followed if its owner is trusted.
  */
 
 #include "error.h"
@@ -27,6 +27,7 @@ struct wc_gate {
 struct wc_gate_found {
     uint32_t uid, mode; /* of the directory that decided */
     int own_folder;     /* 1: "u{uid}" below the path is used */
+    int could_make;     /* it is that folder which is missing, and it can be made */
 };
 
 enum { WC_GATE_LOOK = 0, WC_GATE_CREATE = 1 };
@@ -43,6 +44,9 @@ uint32_t wc_gate_file_mode(const struct wc_gate *gate);
  */
 int wc_gate_open(const struct wc_gate *gate, const char *path, int create, int *fd,
                  struct wc_gate_found *found, struct wc_error *err);
+
+/* LOOK gave EMISS: would CREATE make it, as far as modes tell? */
+int wc_gate_could_make(const char *path, const struct wc_gate_found *found);
 
 /*
  * The same for folder `name` in the trusted directory `at`; `path` is for messages. With CREATE it

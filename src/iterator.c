@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Entries without an engine: their paths, what they are, removal, and walks over all of them. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@ static int misuse(struct wc_error *err, const char *function)
 
 static int no_cache(struct wc_error *err)
 {
-    return wc_error_publish(err, wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL, "There is no cache"));
+    return wc_error_publish(err, wc_fail(err, WASMCACHE_EOFF, 0, NULL, NULL, "There is no cache"));
 }
 
 static int open_root(wasmcache *cache, int *fd, struct wc_gate_found *found, struct wc_error *err)
@@ -32,23 +33,26 @@ int wasmcache_entry_path(char *out, size_t size, wasmcache *cache, const char *e
     char name[WC_ENTRY_NAME_SIZE], own[16] = "";
     struct wc_gate_found found;
     struct wc_error err;
-    int fd = -1, n;
+    size_t need;
+    int fd = -1;
 
     wc_error_init(&err);
     if (!out || !wc_namespace_valid(engine_namespace) || !wc_key_valid(key))
         return misuse(&err, "wasmcache_entry_path");
     if (!wc_cache_usable(cache))
         return no_cache(&err);
-    if (open_root(cache, &fd, &found, &err) == 0 && found.own_folder)
-        snprintf(own, sizeof(own), "/u%u", (unsigned)found.uid);
+    open_root(cache, &fd, &found, &err);
     wc_os_close(fd);
+    if (found.own_folder || found.could_make)
+        snprintf(own, sizeof(own), "/u%" PRIu32, wc_os_euid());
     wc_entry_name(name, key);
-    n = snprintf(NULL, 0, "%s%s/%s/%s", cache->store.dir, own, engine_namespace, name);
-    if (n < 0 || (size_t)n >= size)
+    need = strlen(cache->store.dir) + strlen(own) + 1 + strlen(engine_namespace) + 1 +
+           strlen(name) + 1;
+    if (need > size)
         return wc_error_publish(&err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
-                                              "wasmcache_entry_path: %d bytes are needed, %zu "
+                                              "wasmcache_entry_path: %zu bytes are needed, %zu "
                                               "were given",
-                                              n + 1, size));
+                                              need, size));
     snprintf(out, size, "%s%s/%s/%s", cache->store.dir, own, engine_namespace, name);
     return 0;
 }
@@ -65,7 +69,7 @@ static void describe(wasmcache_entry *out, const struct wc_expect *expect,
     out->kind = WASMCACHE_MODULE;
     if (file->fd >= 0)
         out->file_bytes = file->st.size;
-    if (rc != 0 && rc != WASMCACHE_EMISMATCH)
+    if (!file->has_trailer || (rc != 0 && rc != WASMCACHE_EMISMATCH))
         return;
     out->kind = file->trailer.kind;
     memcpy(out->fingerprint, file->trailer.fingerprint, sizeof(out->fingerprint));
@@ -75,15 +79,13 @@ static void describe(wasmcache_entry *out, const struct wc_expect *expect,
     out->created = file->trailer.created;
 }
 
-/* `ns_fd` is taken over. */
-static void check_at(wasmcache_entry *out, wasmcache *cache, int ns_fd,
+static void check_in(wasmcache_entry *out, wasmcache *cache, const struct wc_folder *folder,
                      const struct wc_expect *expect, unsigned flags, struct wc_error *err)
 {
     struct wc_entry_file file;
-    int rc;
-    memset(&file.st, 0, sizeof(file.st));
-    rc = wc_store_open_entry_at(&cache->store, ns_fd, expect, &file, err);
-    if (flags & WASMCACHE_CHECK_DIGEST && (rc == 0 || rc == WASMCACHE_EMISMATCH)) {
+    int rc = wc_store_open_entry(&file, &cache->store, folder, expect, err);
+    if (flags & WASMCACHE_CHECK_DIGEST && (rc == 0 || rc == WASMCACHE_EMISMATCH) &&
+        file.has_trailer) {
         int verified = wc_entry_file_verify(&file, err);
         if (verified < 0)
             rc = verified;
@@ -95,10 +97,11 @@ static void check_at(wasmcache_entry *out, wasmcache *cache, int ns_fd,
 int wasmcache_entry_check(wasmcache_entry *out, wasmcache *cache, const char *engine_namespace,
                           const wasmcache_key *key, unsigned flags)
 {
-    const struct wc_expect expect = {(wasmcache_kind)0, key, engine_namespace, NULL};
+    const struct wc_expect expect = {(wasmcache_kind)0, key, engine_namespace, NULL, 0};
+    struct wc_folder folder;
     struct wc_error err;
     wasmcache_entry entry;
-    int ns_fd, rc;
+    int rc;
 
     wc_error_init(&err);
     if (!out || out->size < sizeof(size_t) || !wc_namespace_valid(engine_namespace) ||
@@ -106,50 +109,87 @@ int wasmcache_entry_check(wasmcache_entry *out, wasmcache *cache, const char *en
         return misuse(&err, "wasmcache_entry_check");
     if (!wc_cache_usable(cache))
         return no_cache(&err);
-    rc = wc_store_open_namespace(&cache->store, engine_namespace, WC_GATE_LOOK, &ns_fd, &err);
+    rc = wc_store_open_folder(&folder, &cache->store, engine_namespace, WC_GATE_LOOK, &err);
     if (rc == WASMCACHE_EMISS) {
-        struct wc_entry_file none = {.ns_fd = -1, .fd = -1};
+        struct wc_entry_file none = {.fd = -1};
         describe(&entry, &expect, &none, rc, &err);
     } else if (rc < 0) {
         return wc_error_publish(&err, rc);
     } else {
-        check_at(&entry, cache, ns_fd, &expect, flags, &err);
+        check_in(&entry, cache, &folder, &expect, flags, &err);
     }
+    wc_folder_close(&folder);
     wc_sized_out(out, &entry, sizeof(entry));
     return 0;
+}
+
+/* ---- removal ---- */
+
+static int open_for_removal(struct wc_folder *folder, wasmcache *cache,
+                            const char *engine_namespace, const wasmcache_key *key,
+                            const char *function, struct wc_error *err)
+{
+    folder->fd = -1;
+    if (!wc_namespace_valid(engine_namespace) || !wc_key_valid(key))
+        return misuse(err, function);
+    if (!wc_cache_usable(cache))
+        return no_cache(err);
+    if (cache->store.flags & WASMCACHE_READ_ONLY)
+        return wc_fail(err, WASMCACHE_EIO, EROFS, NULL, cache->store.dir,
+                       "The cache %s was opened to be read only", cache->store.dir);
+    return wc_store_open_folder(folder, &cache->store, engine_namespace, WC_GATE_LOOK, err);
 }
 
 int wasmcache_remove(wasmcache *cache, const char *engine_namespace, const wasmcache_key *key)
 {
     char name[WC_ENTRY_NAME_SIZE];
+    struct wc_folder folder;
     struct wc_error err;
-    int ns_fd = -1, fd = -1, rc;
+    int fd, rc;
 
     wc_error_init(&err);
-    if (!wc_namespace_valid(engine_namespace) || !wc_key_valid(key))
-        return misuse(&err, "wasmcache_remove");
-    if (!wc_cache_usable(cache))
-        return no_cache(&err);
-    wc_entry_name(name, key);
-    if (cache->store.flags & WASMCACHE_READ_ONLY)
-        return wc_error_publish(&err, wc_fail(&err, WASMCACHE_EIO, EROFS, NULL, name,
-                                              "The cache was opened to be read only"));
-    rc = wc_store_open_namespace(&cache->store, engine_namespace, WC_GATE_LOOK, &ns_fd, &err);
+    rc = open_for_removal(&folder, cache, engine_namespace, key, "wasmcache_remove", &err);
     if (rc < 0)
         return wc_error_publish(&err, rc);
-    fd = wc_os_open_read(ns_fd, name); /* one that can be locked, if there is one */
+    wc_entry_name(name, key);
+    fd = wc_os_open_read(folder.fd, name); /* one that can be locked, if there is one */
     if (fd < 0 && fd != -ENOENT)
-        fd = wc_os_open_identity(ns_fd, name);
+        fd = wc_os_open_identity(folder.fd, name);
     if (fd == -ENOENT)
-        rc = wc_fail(&err, WASMCACHE_EMISS, 0, NULL, name, "There is no %s in %s", name,
-                     engine_namespace);
+        rc = wc_fail(&err, WASMCACHE_EMISS, 0, NULL, folder.path, "There is no %s/%s", folder.path,
+                     name);
     else if (fd < 0)
-        rc = wc_fail(&err, WASMCACHE_EIO, fd, "open", name, "Cannot open %s in %s", name,
-                     engine_namespace);
+        rc = wc_fail(&err, WASMCACHE_EIO, fd, "open", folder.path, "Cannot open %s/%s", folder.path,
+                     name);
     else
-        rc = wc_store_remove(&cache->store, ns_fd, engine_namespace, name, fd, &err);
+        rc = wc_store_remove(&folder, name, fd, &err);
     wc_os_close(fd);
-    wc_os_close(ns_fd);
+    wc_folder_close(&folder);
+    return wc_error_publish(&err, rc);
+}
+
+int wasmcache_remove_damaged(wasmcache *cache, const char *engine_namespace,
+                             const wasmcache_key *key)
+{
+    const struct wc_expect expect = {(wasmcache_kind)0, key, engine_namespace, NULL, 0};
+    struct wc_entry_file file;
+    struct wc_folder folder;
+    struct wc_error err;
+    int rc;
+
+    wc_error_init(&err);
+    rc = open_for_removal(&folder, cache, engine_namespace, key, "wasmcache_remove_damaged", &err);
+    if (rc < 0)
+        return wc_error_publish(&err, rc);
+    rc = wc_store_open_entry(&file, &cache->store, &folder, &expect, &err);
+    if (rc == 0)
+        rc = wc_entry_file_verify(&file, &err);
+    if (rc == WASMCACHE_ECORRUPT)
+        rc = wc_store_remove(&folder, file.name, file.fd, &err);
+    else if (rc == 0 || rc == WASMCACHE_EMISMATCH || rc == WASMCACHE_ENEWER)
+        rc = wc_fail(&err, WASMCACHE_EMISS, 0, NULL, file.path, "%s is not damaged", file.path);
+    wc_entry_file_close(&file);
+    wc_folder_close(&folder);
     return wc_error_publish(&err, rc);
 }
 
@@ -160,34 +200,28 @@ struct wasmcache_iterator {
     unsigned flags;
     int root_fd;             /* -1: nothing there */
     struct wc_os_walk *root; /* over the namespaces; NULL with `only` */
-    int ns_fd;               /* the namespace that is open, -1 between two */
-    struct wc_os_walk *walk; /* over its entries */
+    struct wc_folder folder; /* the namespace that is open */
+    struct wc_os_walk *walk; /* over its entries; NULL between two namespaces */
     char engine_namespace[WC_NAMESPACE_SIZE];
 };
 
 static void leave_namespace(wasmcache_iterator *it)
 {
     wc_os_walk_close(it->walk);
-    wc_os_close(it->ns_fd);
+    wc_folder_close(&it->folder);
     it->walk = NULL;
-    it->ns_fd = -1;
 }
 
 static int enter_namespace(wasmcache_iterator *it, const char *name, struct wc_error *err)
 {
-    const struct wc_store *store = &it->cache->store;
-    int os;
-    int rc =
-        wc_gate_open_at(&store->gate, it->root_fd, name, store->dir, WC_GATE_LOOK, &it->ns_fd, err);
-    if (rc < 0) {
-        it->ns_fd = -1;
+    int os, rc = wc_store_open_folder(&it->folder, &it->cache->store, name, WC_GATE_LOOK, err);
+    if (rc < 0)
         return rc;
-    }
-    it->walk = wc_os_walk_open(it->ns_fd, &os);
+    it->walk = wc_os_walk_open(it->folder.fd, &os);
     if (!it->walk) {
         leave_namespace(it);
-        return wc_fail(err, wc_error_of_errno(os), os, "opendir", name, "Cannot list %s/%s",
-                       store->dir, name);
+        return wc_fail(err, wc_error_of_errno(os), os, "opendir", it->folder.path, "Cannot list %s",
+                       it->folder.path);
     }
     snprintf(it->engine_namespace, sizeof(it->engine_namespace), "%s", name);
     return 0;
@@ -247,7 +281,7 @@ int wasmcache_iterate(wasmcache_iterator **out, wasmcache *cache, const char *en
         return wc_error_publish(&err, wc_fail(&err, WASMCACHE_ENOMEM, 0, "malloc", NULL,
                                               "No memory to walk over the entries"));
     it->flags = flags;
-    it->root_fd = it->ns_fd = -1;
+    it->root_fd = it->folder.fd = -1;
     if (wc_cache_usable(cache)) {
         it->cache = wc_cache_ref(cache);
         rc = start(it, engine_namespace, &err);
@@ -281,18 +315,14 @@ int wasmcache_iterator_next(wasmcache_iterator *it, wasmcache_entry *out)
         if (!name) {
             leave_namespace(it);
             if (os < 0)
-                rc = wc_fail(&err, WASMCACHE_EIO, os, "readdir", it->engine_namespace,
-                             "Cannot list %s/%s", it->cache->store.dir, it->engine_namespace);
+                rc = wc_fail(&err, WASMCACHE_EIO, os, "readdir", it->folder.path, "Cannot list %s",
+                             it->folder.path);
             continue;
         }
         if (wc_entry_name_parse(&key, name) == 0) {
-            const struct wc_expect expect = {(wasmcache_kind)0, &key, it->engine_namespace, NULL};
-            int ns_fd = wc_os_dup(it->ns_fd);
-            if (ns_fd < 0) {
-                rc = wc_fail(&err, WASMCACHE_EIO, ns_fd, "dup", name, "Cannot open %s", name);
-                continue;
-            }
-            check_at(&entry, it->cache, ns_fd, &expect, it->flags, &err);
+            const struct wc_expect expect = {(wasmcache_kind)0, &key, it->engine_namespace, NULL,
+                                             0};
+            check_in(&entry, it->cache, &it->folder, &expect, it->flags, &err);
             if (entry.state == WASMCACHE_REASON_NOT_FOUND)
                 continue; /* removed since it was listed */
             wc_sized_out(out, &entry, sizeof(entry));
@@ -326,7 +356,7 @@ int wasmcache_clean(wasmcache *cache, uint64_t *removed)
     wc_error_init(&err);
     while ((rc = next_namespace(it, &err)) != WASMCACHE_EMISS) {
         if (rc == 0 && !(cache->store.flags & WASMCACHE_READ_ONLY))
-            rc = wc_store_clean(&cache->store, it->ns_fd, it->engine_namespace, &count, &err);
+            rc = wc_store_clean(&it->folder, &count, &err);
         if (rc < 0 && !first) {
             first = rc;
             wc_error_publish(&err, rc);

@@ -7,14 +7,18 @@
  *      comparing device and inode;
  *   2. if P was reached by a bind mount of something inside C (up from there is not C): so P is
  * also compared with the folders of C, which are only one level deep;
- *   3. if a mount point below P shows C, a directory above C, or one of C's folders.
+ *   3. if a mount point below P shows C, a directory above C, or one of C's folders;
+ *   4. if the path of C leads through P, as it does where ~/.cache is a link to another disk and
+ * the guest is given the home directory: who can change the link chooses what the next process
+ * takes for the cache. So each directory on the way is compared, and each link is followed by hand.
+ *      This also sees a C that is not there yet and would be made below P.
  */
 #include "cache.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define DEEPEST 4096 /* directories between one and the root: more is a loop */
@@ -110,10 +114,23 @@ static int shows_cache(const struct question *q, int fd)
 static int visit_mount(const char *path, void *payload)
 {
     const struct question *q = payload;
-    int fd = wc_os_open_dir(path);
+    int fd = wc_os_open_place(path);
     int rc;
-    if (fd < 0) /* a file, a mount that is hidden by another, or one that we may not enter */
-        return fd == -EACCES || fd == -ENOTDIR || fd == -ENOENT || fd == -EPERM ? 0 : fd;
+    switch (fd) {
+    case -EACCES:
+    case -EPERM:
+    case -ENOENT:   /* a mount that another one hides */
+    case -ENOTDIR:  /* a file */
+    case -ENOTCONN: /* its server is gone, so nobody gets anywhere through it */
+    case -ESTALE:
+    case -EIO:
+    case -ENODEV:
+        return 0;
+    default:
+        break;
+    }
+    if (fd < 0)
+        return fd;
     rc = is_at_or_above(fd, &q->guest);
     if (rc == 1)
         rc = shows_cache(q, fd);
@@ -137,27 +154,82 @@ static int overlaps(struct question *q, int cache_fd)
     return rc;
 }
 
-/*
- * Opens the cache directory, trusted or not: it may be trusted tomorrow. *missing: it is not there,
- * and this is the nearest directory above it that is.
- */
-static int open_nearest(const char *path, int *missing)
+/* What is left of a path that is walked by hand. */
+struct way {
+    char left[2 * PATH_MAX];
+    int links;
+};
+
+/* Puts what the link `fd` says before what is left of the way. 1: it starts at the root. */
+static int follow_link(struct way *way, int fd)
 {
-    char *copy = strdup(path);
-    int fd = copy ? wc_os_open_dir(copy) : -ENOMEM;
-    *missing = 0;
-    while (fd == -ENOENT) {
-        char *slash = strrchr(copy, '/');
-        *missing = 1;
-        if (!slash)
-            break;
-        slash[slash == copy] = '\0'; /* the root keeps its slash */
-        fd = wc_os_open_dir(copy);
-        if (slash == copy)
-            break;
+    char target[PATH_MAX];
+    size_t length, left = strlen(way->left);
+    int rc = ++way->links > 40 ? -ELOOP : wc_os_read_link(fd, target, sizeof(target));
+    if (rc < 0)
+        return rc;
+    length = strlen(target);
+    if (length + 1 + left >= sizeof(way->left))
+        return -ENAMETOOLONG;
+    memmove(way->left + length + 1, way->left, left + 1);
+    memcpy(way->left, target, length);
+    way->left[length] = '/';
+    return target[0] == '/';
+}
+
+/* Takes the next name off the way and opens it in `at`, which is closed; links are followed.
+ * Returns the descriptor; -ENODATA: there is no next name. */
+static int next_place(struct way *way, int at)
+{
+    char name[NAME_MAX + 1];
+    struct wc_os_stat st;
+    const size_t start = strspn(way->left, "/");
+    const size_t length = strcspn(way->left + start, "/");
+    int rc, next;
+
+    if (!length || length > NAME_MAX) {
+        wc_os_close(at);
+        return length ? -ENAMETOOLONG : -ENODATA;
     }
-    free(copy);
-    return fd;
+    memcpy(name, way->left + start, length);
+    name[length] = '\0';
+    memmove(way->left, way->left + start + length, strlen(way->left + start + length) + 1);
+    next = wc_os_open_identity(at, name);
+    rc = next < 0 ? next : wc_os_fstat(next, &st);
+    if (rc < 0 || st.type != WC_OS_SYMLINK) {
+        wc_os_close(at);
+        if (rc < 0)
+            wc_os_close(next);
+        return rc < 0 ? rc : next;
+    }
+    rc = follow_link(way, next);
+    wc_os_close(next);
+    if (rc == 0)
+        return at; /* a relative link: go on from where it lies */
+    wc_os_close(at);
+    return rc < 0 ? rc : wc_os_open_place("/");
+}
+
+/* Is the guest's directory, or one below it, on the way to the cache? 1, 0, negative errno. */
+static int way_leads_through(const struct question *q, const char *path)
+{
+    struct way way;
+    int at = wc_os_open_place("/");
+    int rc = strlen(path) < sizeof(way.left) ? 0 : -ENAMETOOLONG;
+
+    way.links = 0;
+    if (rc == 0)
+        memcpy(way.left, path, strlen(path) + 1);
+    while (rc == 0 && at >= 0) {
+        rc = is_at_or_above(at, &q->guest);
+        if (rc == 0)
+            at = next_place(&way, at);
+    }
+    if (at >= 0)
+        wc_os_close(at);
+    else if (rc == 0 && at != -ENODATA && at != -ENOENT && at != -ENOTDIR && at != -EACCES)
+        rc = at;
+    return rc;
 }
 
 /* The folder of our own in a directory that is not to be trusted: 1, 0, negative errno. */
@@ -179,7 +251,7 @@ int wasmcache_overlaps(wasmcache *cache, int dir_fd)
     struct question q = {-1, dir_fd, {0, 0}};
     struct wc_error err;
     struct wc_os_stat st;
-    int fd, missing, rc;
+    int fd, rc;
 
     wc_error_init(&err);
     rc = dir_fd < 0 ? -EBADF : wc_os_fstat(dir_fd, &st);
@@ -191,17 +263,16 @@ int wasmcache_overlaps(wasmcache *cache, int dir_fd)
         return 0;
     q.guest.dev = st.dev;
     q.guest.ino = st.ino;
-    fd = open_nearest(cache->store.dir, &missing);
-    rc = fd;
-    if (fd >= 0 && missing) {
-        /* A guest that can make it can fill it. One beside it cannot. */
-        rc = is_at_or_above(fd, &q.guest);
-    } else if (fd >= 0) {
+    rc = way_leads_through(&q, cache->store.dir);
+    fd = rc == 0 ? wc_os_open_dir(cache->store.dir) : -ENOENT;
+    if (fd >= 0) {
         rc = overlaps(&q, fd);
         if (rc == 0)
             rc = overlaps_own_folder(&q, fd);
+        wc_os_close(fd);
+    } else if (rc == 0 && fd != -ENOENT && fd != -ENOTDIR) {
+        rc = fd; /* missing, or a file: there is nothing to reach */
     }
-    wc_os_close(fd);
     if (rc < 0)
         rc = wc_error_publish(&err, wc_fail(&err, WASMCACHE_EIO, rc, NULL, cache->store.dir,
                                             "Cannot tell whether the directory shows the cache %s",

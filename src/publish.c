@@ -14,6 +14,7 @@
 #include "publish.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 /* Hashed and written in turn in pieces that stay in the cache of the processor in between. */
@@ -23,11 +24,11 @@ struct target {
     const struct wc_store *store;
     const struct wc_trailer *trailer;
     unsigned flags;
-    int ns_fd;
+    struct wc_folder folder;
     int fd;
     char name[WC_ENTRY_NAME_SIZE];
     char temp[WC_PRIVATE_NAME_SIZE]; /* "" while unnamed */
-    char path[512];                  /* of the entry, for messages */
+    char path[WC_PATH_SIZE];         /* of the entry, for messages */
 };
 
 static int system_failure(struct wc_error *err, const struct target *t, int os, const char *call)
@@ -39,27 +40,32 @@ static int system_failure(struct wc_error *err, const struct target *t, int os, 
 
 enum verdict { ABSENT, SOUND, BAD };
 
-/* Judges the entry under our name. Negative: it must stay, or cannot be judged. *file is open for
- * BAD, and the caller closes it. */
+/* Judges the entry under our name. Negative: it must stay, or cannot be judged. The caller closes
+ * *file. */
 static int judge(const struct target *t, struct wc_entry_file *file, struct wc_error *err)
 {
     const struct wc_expect expect = {t->trailer->kind, &t->trailer->key,
-                                     t->trailer->engine_namespace, t->trailer->fingerprint};
-    int rc = wc_store_open_entry_at(t->store, t->ns_fd, &expect, file, err);
-    if (rc == 0)
+                                     t->trailer->engine_namespace, t->trailer->fingerprint,
+                                     (t->flags & WC_PUBLISH_LEAVE_FOREIGN) != 0};
+    const int replace = t->flags & WC_PUBLISH_REPLACE;
+    int rc = wc_store_open_entry(file, t->store, &t->folder, &expect, err);
+    if (rc == 0 && !replace)
         rc = wc_entry_file_verify(file, err);
     switch (rc) {
     case 0:
         return SOUND;
     case WASMCACHE_EMISS:
         return ABSENT;
+    case WASMCACHE_ENEWER:
+        return rc;
     case WASMCACHE_EMISMATCH:
         return t->flags & WC_PUBLISH_LEAVE_FOREIGN ? rc : BAD;
     case WASMCACHE_ECORRUPT:
     case WASMCACHE_EUNTRUSTED:
         return BAD;
     default:
-        return rc;
+        /* It cannot be read, which says nothing about it; but who was told to replace it may. */
+        return replace ? SOUND : rc;
     }
 }
 
@@ -68,33 +74,43 @@ static int remove_bad(const struct target *t, const struct wc_entry_file *file,
 {
     int fd = file->fd, own = -1, rc;
     if (fd < 0)
-        fd = own = wc_os_open_identity(t->ns_fd, t->name);
+        fd = own = wc_os_open_identity(t->folder.fd, t->name);
     if (fd == -ENOENT)
         return 0;
     if (fd < 0)
         return system_failure(err, t, fd, "open");
-    rc = wc_store_remove(t->store, t->ns_fd, t->trailer->engine_namespace, t->name, fd, err);
+    rc = wc_store_remove(&t->folder, t->name, fd, err);
     wc_os_close(own);
     return rc == WASMCACHE_EMISS ? 0 : rc;
 }
 
+/* That a sound entry is there is said to be durable too: it may be another's, who did not sync. */
+static int sync_kept(const struct target *t, const struct wc_entry_file *file, struct wc_error *err)
+{
+    int rc = wc_os_sync_data(file->fd);
+    if (rc == 0)
+        rc = wc_os_sync_dir(t->folder.fd);
+    return rc < 0 ? system_failure(err, t, rc, "fsync") : 0;
+}
+
 /*
- * Makes way for ours, or finds that it is not wanted: SOUND. ABSENT: the name is free now, as far
- * as it can be told.
+ * Makes way for ours, or finds that a sound one is there: SOUND. ABSENT: the name is free now, as
+ * far as it can be told.
  */
 static int make_way(const struct target *t, struct wc_error *err)
 {
     struct wc_entry_file file;
-    int rc;
-    file.fd = -1;
-    rc = judge(t, &file, err);
-    if (rc == BAD) {
+    int verdict = judge(t, &file, err);
+    int rc = 0;
+    if (verdict == BAD) {
         rc = remove_bad(t, &file, err);
-        if (rc == 0)
-            rc = ABSENT;
+        verdict = ABSENT;
+    } else if (verdict == SOUND && t->store->flags & WASMCACHE_DURABLE &&
+               !(t->flags & WC_PUBLISH_REPLACE)) {
+        rc = sync_kept(t, &file, err);
     }
-    wc_os_close(file.fd); /* not ns_fd: that is the target's */
-    return rc;
+    wc_entry_file_close(&file);
+    return rc < 0 ? rc : verdict;
 }
 
 /* ---- writing ---- */
@@ -106,7 +122,7 @@ static int open_named(struct target *t, struct wc_error *err)
         int rc = wc_private_name(t->temp, NULL);
         if (rc < 0)
             return system_failure(err, t, rc, "getrandom");
-        t->fd = wc_os_create(t->ns_fd, t->temp);
+        t->fd = wc_os_create(t->folder.fd, t->temp);
         if (t->fd == -EEXIST) {
             t->temp[0] = '\0';
             continue;
@@ -123,7 +139,7 @@ static int open_named(struct target *t, struct wc_error *err)
             return 0;
         if (rc < 0 && rc != -EWOULDBLOCK) /* no locks on this file system: nobody cleans here */
             return 0;
-        (void)wc_os_unlink(t->ns_fd, t->temp);
+        (void)wc_os_unlink(t->folder.fd, t->temp);
         wc_os_close(t->fd);
         t->fd = -1;
         t->temp[0] = '\0';
@@ -132,20 +148,20 @@ static int open_named(struct target *t, struct wc_error *err)
                    t->path);
 }
 
-static int open_temp(struct target *t, struct wc_error *err)
+static int open_unnamed(struct target *t, struct wc_error *err)
+{
+    t->fd = wc_os_open_unnamed(t->folder.fd);
+    if (t->fd < 0 && t->fd != -EOPNOTSUPP)
+        return system_failure(err, t, t->fd, "open");
+    return 0;
+}
+
+/* Where there are named temps, they are also looked for: only a writer that dies leaves one. */
+static int open_named_and_clean(struct target *t, struct wc_error *err)
 {
     uint64_t removed = 0;
     struct wc_error ignored = *err;
-
-    t->fd = wc_os_open_unnamed(t->ns_fd);
-    if (t->fd >= 0 && wc_os_can_link_unnamed(t->fd))
-        return 0;
-    if (t->fd < 0 && t->fd != -EOPNOTSUPP)
-        return system_failure(err, t, t->fd, "open");
-    wc_os_close(t->fd);
-    t->fd = -1;
-    /* Only writers that die in what follows leave files, so this is where they are looked for. */
-    (void)wc_store_clean(t->store, t->ns_fd, t->trailer->engine_namespace, &removed, &ignored);
+    (void)wc_store_clean(&t->folder, &removed, &ignored);
     return open_named(t, err);
 }
 
@@ -156,7 +172,7 @@ static int write_all(struct target *t, struct wc_trailer *trailer, const uint8_t
     uint8_t tail[8 + WC_TRAILER_SIZE];
     unsigned padding = wc_entry_padding(trailer->artifact_bytes);
     size_t left = (size_t)trailer->artifact_bytes;
-    struct wc_digest_state *digest = wc_digest_start();
+    struct wc_digest_state *digest = wc_digest_start(WC_DIGEST_XXH3_128);
     int rc;
 
     if (!digest)
@@ -199,20 +215,20 @@ static int give_name(struct target *t, const char *to)
     struct wc_os_stat st;
     int rc;
     if (!t->temp[0])
-        return wc_os_link_unnamed(t->fd, t->ns_fd, to);
-    rc = wc_os_link(t->ns_fd, t->temp, to);
+        return wc_os_link_unnamed(t->fd, t->folder.fd, to);
+    rc = wc_os_link(t->folder.fd, t->temp, to);
     if (rc == 0) {
-        (void)wc_os_unlink(t->ns_fd, t->temp);
+        (void)wc_os_unlink(t->folder.fd, t->temp);
         t->temp[0] = '\0';
         return 0;
     }
     if (rc == -EEXIST)
         return rc;
     /* A file system without hard links. */
-    rc = wc_os_rename_noreplace(t->ns_fd, t->temp, to);
+    rc = wc_os_rename_noreplace(t->folder.fd, t->temp, to);
     if (rc == -EINVAL) {
-        rc = wc_os_stat_at(t->ns_fd, to, &st);
-        rc = rc == 0 ? -EEXIST : rc == -ENOENT ? wc_os_rename(t->ns_fd, t->temp, to) : rc;
+        rc = wc_os_stat_at(t->folder.fd, to, &st);
+        rc = rc == 0 ? -EEXIST : rc == -ENOENT ? wc_os_rename(t->folder.fd, t->temp, to) : rc;
     }
     if (rc == 0)
         t->temp[0] = '\0';
@@ -229,12 +245,12 @@ static int replace(struct target *t, struct wc_error *err)
         if (rc < 0)
             return system_failure(err, t, rc, "getrandom");
         (void)wc_os_try_lock(t->fd);
-        rc = wc_os_link_unnamed(t->fd, t->ns_fd, temp);
+        rc = wc_os_link_unnamed(t->fd, t->folder.fd, temp);
         if (rc < 0)
             return system_failure(err, t, rc, "link");
         memcpy(t->temp, temp, sizeof(temp));
     }
-    rc = wc_os_rename(t->ns_fd, t->temp, t->name);
+    rc = wc_os_rename(t->folder.fd, t->temp, t->name);
     if (rc < 0)
         return system_failure(err, t, rc, "rename");
     t->temp[0] = '\0';
@@ -263,6 +279,44 @@ static int take_name(enum wc_published *result, struct target *t, struct wc_erro
                    "Cannot save %s: others keep changing it; try again", t->path);
 }
 
+static void drop_temp(struct target *t)
+{
+    if (t->temp[0])
+        (void)wc_os_unlink(t->folder.fd, t->temp);
+    t->temp[0] = '\0';
+    wc_os_close(t->fd);
+    t->fd = -1;
+}
+
+/* An unnamed file cannot get its name here: no /proc to link from, or a rule against it. */
+static int cannot_link(int os)
+{
+    return os == EPERM || os == ENOENT || os == EXDEV || os == EOPNOTSUPP || os == EINVAL;
+}
+
+static int write_and_name(enum wc_published *result, struct target *t, struct wc_trailer *trailer,
+                          const void *artifact, struct wc_error *err)
+{
+    char ignored[40];
+    int rc = open_unnamed(t, err);
+    if (rc < 0)
+        return rc;
+    if (t->fd >= 0 && wc_os_fd_path(t->fd, ignored) == 0) {
+        rc = write_all(t, trailer, artifact, err);
+        if (rc == 0)
+            rc = take_name(result, t, err);
+        if (rc != WASMCACHE_EIO || !cannot_link(err->system_errno) || strcmp(err->call, "link"))
+            return rc;
+    }
+    drop_temp(t);
+    rc = open_named_and_clean(t, err);
+    if (rc == 0)
+        rc = write_all(t, trailer, artifact, err);
+    if (rc == 0)
+        rc = take_name(result, t, err);
+    return rc;
+}
+
 static int publish(enum wc_published *result, struct target *t, struct wc_trailer *trailer,
                    const void *artifact, struct wc_error *err)
 {
@@ -273,40 +327,61 @@ static int publish(enum wc_published *result, struct target *t, struct wc_traile
         *result = WC_PUBLISHED_KEPT;
         return 0;
     }
-    rc = open_temp(t, err);
-    if (rc == 0)
-        rc = write_all(t, trailer, artifact, err);
-    if (rc == 0)
-        rc = take_name(result, t, err);
+    rc = write_and_name(result, t, trailer, artifact, err);
+    drop_temp(t);
     if (rc == 0 && *result == WC_PUBLISHED_NEW && (t->store->flags & WASMCACHE_DURABLE)) {
-        rc = wc_os_sync_dir(t->ns_fd);
+        rc = wc_os_sync_dir(t->folder.fd);
         if (rc < 0)
             rc = system_failure(err, t, rc, "fsync");
     }
-    if (t->temp[0])
-        (void)wc_os_unlink(t->ns_fd, t->temp);
-    wc_os_close(t->fd);
     return rc;
+}
+
+/* Was the folder removed under us? */
+static int folder_is_gone(const struct target *t)
+{
+    struct wc_os_stat st;
+    return wc_os_fstat(t->folder.fd, &st) == 0 && st.nlink == 0;
 }
 
 int wc_publish(enum wc_published *result, const struct wc_store *store, struct wc_trailer *trailer,
                const void *artifact, unsigned flags, struct wc_error *err)
 {
-    struct target t = {.store = store, .trailer = trailer, .flags = flags, .ns_fd = -1, .fd = -1};
+    struct target t = {.store = store, .trailer = trailer, .flags = flags, .fd = -1};
     uint64_t limit = wc_os_file_size_limit();
-    int rc;
+    int rc = 0;
 
     wc_entry_name(t.name, &trailer->key);
-    wc_store_path(t.path, sizeof(t.path), store, trailer->engine_namespace, t.name);
-    /* Not to be found out by SIGXFSZ, whose default ends the host. */
-    if (trailer->artifact_bytes > limit || limit - trailer->artifact_bytes < 8 + WC_TRAILER_SIZE)
-        return wc_fail(err, WASMCACHE_EFULL, EFBIG, NULL, t.path,
-                       "Cannot save %s: this process may write files of at most %llu bytes "
-                       "(RLIMIT_FSIZE)",
-                       t.path, (unsigned long long)limit);
-    rc = wc_store_open_namespace(store, trailer->engine_namespace, WC_GATE_CREATE, &t.ns_fd, err);
-    if (rc == 0)
-        rc = publish(result, &t, trailer, artifact, err);
-    wc_os_close(t.ns_fd);
+    /* Twice if somebody removes the directory meanwhile: it is made anew. */
+    for (int attempt = 0; attempt < 2; attempt++) {
+        rc = wc_store_open_folder(&t.folder, store, trailer->engine_namespace, WC_GATE_CREATE, err);
+        if (rc < 0)
+            return rc;
+        wc_path_join(t.path, t.folder.path, t.name);
+        /* Not to be found out by SIGXFSZ, whose default ends the host. */
+        if (trailer->artifact_bytes > limit ||
+            limit - trailer->artifact_bytes < 8 + WC_TRAILER_SIZE)
+            rc = wc_fail(err, WASMCACHE_EFULL, EFBIG, NULL, t.path,
+                         "Cannot save %s: this process may write files of at most %" PRIu64
+                         " bytes (RLIMIT_FSIZE)",
+                         t.path, limit);
+        else
+            rc = publish(result, &t, trailer, artifact, err);
+        if (rc != WASMCACHE_EIO || err->system_errno != ENOENT || !folder_is_gone(&t))
+            attempt = 2;
+        wc_folder_close(&t.folder);
+    }
+    return rc;
+}
+
+int wc_publish_ready(const struct wc_store *store, const char *engine_namespace,
+                     struct wc_error *err)
+{
+    struct wc_folder folder;
+    int rc = wc_store_open_folder(&folder, store, engine_namespace, WC_GATE_CREATE, err);
+    if (rc == 0 && !wc_os_can_write(folder.fd))
+        rc = wc_fail(err, WASMCACHE_EIO, EACCES, "access", folder.path, "Cannot write to %s",
+                     folder.path);
+    wc_folder_close(&folder);
     return rc;
 }

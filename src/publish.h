@@ -23,9 +23,15 @@ enum wc_published { WC_PUBLISHED_NEW = 1, WC_PUBLISHED_KEPT };
  * key and fingerprint was and stays.
  * EFULL, EIO, ENOMEM; EUNTRUSTED: a directory that cannot be trusted, or lies in the entry's place;
  * ENEWER, EMISMATCH (with LEAVE_FOREIGN): what is there must stay; EBUSY: it changed too often.
- * On failure nothing was published and no file of ours is left.
+ * On failure nothing was published and no file of ours is left; with DURABLE and "fsync" as the
+ * failed call the entry is there, but a power cut may take it.
  */
 int wc_publish(enum wc_published *result, const struct wc_store *store, struct wc_trailer *trailer,
                const void *artifact, unsigned flags, struct wc_error *err);
+
+/* Could anything be published there? So that nobody serializes 100 MB for a directory that cannot
+ * be written. Makes it. As wc_publish. */
+int wc_publish_ready(const struct wc_store *store, const char *engine_namespace,
+                     struct wc_error *err);
 
 #endif

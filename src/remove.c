@@ -11,7 +11,6 @@
 #include "store_dir.h"
 
 #include <errno.h>
-#include <stdio.h>
 
 static int same_file(const struct wc_os_stat *a, const struct wc_os_stat *b)
 {
@@ -42,14 +41,14 @@ static int put_back(int dir, const char *from, const char *to)
     return rc;
 }
 
-int wc_store_remove(const struct wc_store *store, int ns_fd, const char *engine_namespace,
-                    const char *name, int fd, struct wc_error *err)
+int wc_store_remove(const struct wc_folder *folder, const char *name, int fd, struct wc_error *err)
 {
-    char private[WC_PRIVATE_NAME_SIZE], path[512];
+    char private[WC_PRIVATE_NAME_SIZE], path[WC_PATH_SIZE];
+    const int ns_fd = folder->fd;
     struct wc_os_stat want, got;
     int rc;
 
-    wc_store_path(path, sizeof(path), store, engine_namespace, name);
+    wc_path_join(path, folder->path, name);
     rc = wc_os_fstat(fd, &want);
     if (rc < 0)
         return wc_fail(err, WASMCACHE_EIO, rc, "fstat", path, "Cannot look at %s", path);
@@ -115,30 +114,30 @@ static int clean_one(int ns_fd, const char *name, const char *of)
     return rc < 0 ? rc : 1;
 }
 
-int wc_store_clean(const struct wc_store *store, int ns_fd, const char *engine_namespace,
-                   uint64_t *removed, struct wc_error *err)
+int wc_store_clean(const struct wc_folder *folder, uint64_t *removed, struct wc_error *err)
 {
-    char path[512], of[WC_ENTRY_NAME_SIZE];
+    char of[WC_ENTRY_NAME_SIZE];
     const char *name;
     int os, rc = 0;
-    struct wc_os_walk *walk = wc_os_walk_open(ns_fd, &os);
+    struct wc_os_walk *walk = wc_os_walk_open(folder->fd, &os);
 
-    wc_store_path(path, sizeof(path), store, engine_namespace, NULL);
     if (!walk)
-        return wc_fail(err, wc_error_of_errno(os), os, "opendir", path, "Cannot list %s", path);
+        return wc_fail(err, wc_error_of_errno(os), os, "opendir", folder->path, "Cannot list %s",
+                       folder->path);
     while ((name = wc_os_walk_next(walk, &os)) != NULL) {
         int cleaned;
         if (!wc_private_name_parse(of, name))
             continue;
-        cleaned = clean_one(ns_fd, name, of);
+        cleaned = clean_one(folder->fd, name, of);
         if (cleaned < 0)
-            rc = wc_fail(err, WASMCACHE_EIO, cleaned, "unlink", path, "Cannot remove %s/%s", path,
-                         name);
+            rc = wc_fail(err, WASMCACHE_EIO, cleaned, "unlink", folder->path, "Cannot remove %s/%s",
+                         folder->path, name);
         else
             *removed += (uint64_t)cleaned;
     }
     if (os < 0)
-        rc = wc_fail(err, WASMCACHE_EIO, os, "readdir", path, "Cannot list %s", path);
+        rc = wc_fail(err, WASMCACHE_EIO, os, "readdir", folder->path, "Cannot list %s",
+                     folder->path);
     wc_os_walk_close(walk);
     return rc;
 }

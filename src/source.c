@@ -4,29 +4,37 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache.h"
 #include "key.h"
 #include "os/os.h"
 
-int wc_source_check(const wasmcache_source *source, struct wc_error *err)
+int wc_source_check(wasmcache_source *own, const wasmcache_source *source, struct wc_error *err)
 {
     const char *wrong = NULL;
-    if (!source)
-        wrong = "it is NULL";
-    else if (source->size != sizeof(*source))
-        wrong = "its size is not set; use wasmcache_source_bytes() and its like";
-    else if (source->type == WASMCACHE_SOURCE_BYTES)
-        wrong = (!source->bytes && source->length) ? "its bytes are NULL"
-                : source->length > PTRDIFF_MAX     ? "no memory has that length"
-                                                   : NULL;
-    else if (source->type == WASMCACHE_SOURCE_PATH)
-        wrong = !source->path ? "its path is NULL" : !source->path[0] ? "its path is empty" : NULL;
-    else if (source->type == WASMCACHE_SOURCE_FD)
-        wrong = source->fd < 0 ? "its descriptor is negative" : NULL;
-    else if (source->type != WASMCACHE_SOURCE_DIGEST)
+    int rc = source ? wc_sized_in(own, sizeof(*own), source, SIZE_0_1(wasmcache_source, payload),
+                                  "wasmcache_source", err)
+                    : wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL, "The source is NULL");
+    if (rc < 0)
+        return rc;
+    if (own->type == WASMCACHE_SOURCE_BYTES)
+        wrong = !own->bytes && own->length  ? "its bytes are NULL"
+                : own->length > PTRDIFF_MAX ? "no memory has that length"
+                                            : NULL;
+    else if (own->type == WASMCACHE_SOURCE_PATH)
+        wrong = !own->path || !own->path[0] ? "its path is NULL or empty" : NULL;
+    else if (own->type == WASMCACHE_SOURCE_FD)
+        wrong = own->fd < 0 ? "its descriptor is negative" : NULL;
+    else if (own->type != WASMCACHE_SOURCE_DIGEST)
         wrong = "its type is unknown";
-    if (!wrong)
-        return 0;
-    return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL, "The source cannot be used: %s", wrong);
+    if (wrong)
+        return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL, "The source cannot be used: %s",
+                       wrong);
+    if (own->type == WASMCACHE_SOURCE_DIGEST) {
+        wasmcache_key ignored;
+        return wc_key_of_digest(&ignored, own->digest_algorithm, own->digest, own->digest_length,
+                                err);
+    }
+    return 0;
 }
 
 void wc_input_init(struct wc_input *input, const wasmcache_source *source)
@@ -46,7 +54,7 @@ void wc_input_release(struct wc_input *input)
 {
     const wasmcache_source *source = input->source;
     if (input->fetched && source->release)
-        source->release(source->payload, input->bytes, input->length);
+        source->release(input->bytes, input->length, source->payload);
     free(input->owned);
     wc_os_close(input->fd);
     input->fetched = 0;
@@ -162,7 +170,7 @@ int wc_input_read(struct wc_input *input, struct wc_error *err)
     if (!source->fetch)
         return wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL,
                        "The module of that digest is not in the cache, and there is no fetch");
-    if (source->fetch(source->payload, &input->bytes, &input->length))
+    if (source->fetch(&input->bytes, &input->length, source->payload))
         return wc_fail(err, WASMCACHE_EABORTED, 0, "fetch", NULL,
                        "The wasm of that digest could not be fetched");
     input->fetched = 1;
@@ -184,4 +192,19 @@ int wc_input_file_under(const struct wc_input *input, wasmcache_key *key)
     wc_sha256(hash, input->bytes, input->length);
     wc_key_of_sha256(key, hash);
     return !wasmcache_key_equal(key, &before);
+}
+
+int wc_input_unchanged(const struct wc_input *input, const wasmcache_key *key, struct wc_error *err)
+{
+    wasmcache_key now = *key;
+    uint8_t hash[32];
+    if (is_file(input) ||
+        (input->source->type == WASMCACHE_SOURCE_DIGEST && input->source->vouched))
+        return 0;
+    wc_sha256(hash, input->bytes, input->length);
+    wc_key_of_sha256(&now, hash);
+    if (wasmcache_key_equal(&now, key))
+        return 0;
+    return wc_fail(err, WASMCACHE_EBUSY, 0, NULL, NULL,
+                   "The wasm changed in memory while it was compiled; the module is not saved");
 }

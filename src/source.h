@@ -5,11 +5,12 @@
 /*
  * Where the wasm comes from, during one get.
  *
- *     rc = wc_source_check(source, &err);              // misuse
- *     wc_input_init(&input, source);
+ *     rc = wc_source_check(&own, source, &err);        // misuse; what we know of it
+ *     wc_input_init(&input, &own);
  *     rc = wc_input_key(&input, &key, &err);           // for the lookup; files in pieces
  *     rc = wc_input_read(&input, &err);                // on a miss: input.bytes, input.length
- *     rc = wc_input_file_under(&input, &key);          // what a save is filed under
+ *     wc_input_file_under(&input, &key);               // what a save would be filed under
+ *     rc = wc_input_unchanged(&input, &key, &err);     // after the compile, before the save
  *     wc_input_release(&input);
  *
  * A file can change between the two: what a save is filed under is always made of the very bytes
@@ -29,7 +30,8 @@ struct wc_input {
     int fetched;   /* release is owed */
 };
 
-int wc_source_check(const wasmcache_source *source, struct wc_error *err);
+/* EMISUSE. `own` may be uninitialized. */
+int wc_source_check(wasmcache_source *own, const wasmcache_source *source, struct wc_error *err);
 
 void wc_input_init(struct wc_input *input, const wasmcache_source *source);
 void wc_input_release(struct wc_input *input);
@@ -41,5 +43,9 @@ int wc_input_read(struct wc_input *input, struct wc_error *err);
 /* Replaces the lookup's key by that of the bytes that were read, unless they are the same ones or
  * the caller vouches. 1: it is another key than before, else 0. */
 int wc_input_file_under(const struct wc_input *input, wasmcache_key *key);
+/* Are bytes that are the caller's still those of the key? Their memory may be a file that somebody
+ * writes, and a compile takes seconds. EBUSY: no. */
+int wc_input_unchanged(const struct wc_input *input, const wasmcache_key *key,
+                       struct wc_error *err);
 
 #endif

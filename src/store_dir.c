@@ -4,36 +4,58 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-void wc_store_path(char *out, size_t size, const struct wc_store *store,
-                   const char *engine_namespace, const char *name)
-{
-    snprintf(out, size, "%s/%s%s%s", store->dir ? store->dir : "", engine_namespace,
-             name ? "/" : "", name ? name : "");
-}
+/* A digest is made in pieces of this size: below what malloc gets from the system by itself, large
+ * enough for the speed of memory. Read, not mapped: a page that cannot be read, or a file that gets
+ * shorter, is an error here and would be the end of the host there. */
+#define PIECE ((size_t)120 * 1024)
 
-int wc_store_open_namespace(const struct wc_store *store, const char *engine_namespace, int create,
-                            int *fd, struct wc_error *err)
+/* ---- folders ---- */
+
+int wc_store_open_folder(struct wc_folder *out, const struct wc_store *store,
+                         const char *engine_namespace, int create, struct wc_error *err)
 {
     struct wc_gate_found found;
+    char own[16] = "", dir[WC_PATH_SIZE];
     int root, rc;
 
+    out->fd = -1;
     if (!store->dir)
         return wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL, "The cache has no directory");
     rc = wc_gate_open(&store->gate, store->dir, create, &root, &found, err);
-    if (rc < 0) {
-        err->off = rc != WASMCACHE_EMISS;
+    if (rc < 0)
         return rc;
+    if (found.own_folder)
+        snprintf(own, sizeof(own), "/u%" PRIu32, found.uid);
+    snprintf(dir, sizeof(dir), "%s%s", store->dir, own);
+    wc_path_join(out->path, dir, engine_namespace);
+    rc = wc_gate_open_at(&store->gate, root, engine_namespace, dir, WC_GATE_LOOK, &out->fd, err);
+    if (rc == WASMCACHE_EMISS && create) {
+        rc = wc_gate_open_at(&store->gate, root, engine_namespace, dir, create, &out->fd, err);
+        if (rc == 0 && store->flags & WASMCACHE_DURABLE) {
+            int os = wc_os_sync_dir(root); /* what is in a folder is as durable as the folder */
+            if (os < 0) {
+                wc_folder_close(out);
+                rc = wc_fail(err, wc_error_of_errno(os), os, "fsync", dir, "Cannot sync %s", dir);
+            }
+        }
     }
-    rc = wc_gate_open_at(&store->gate, root, engine_namespace, store->dir, create, fd, err);
     wc_os_close(root);
     return rc;
 }
 
+void wc_folder_close(struct wc_folder *folder)
+{
+    wc_os_close(folder->fd);
+    folder->fd = -1;
+}
+
 /* ---- opening and judging ---- */
 
-static int read_trailer(struct wc_entry_file *file, const char *path, struct wc_error *err)
+static int read_trailer(struct wc_entry_file *file, const struct wc_expect *expect,
+                        struct wc_error *err)
 {
     uint8_t tail[WC_TRAILER_MAX + 8];
     /* One read for what this version writes; a longer trailer asks for a second. */
@@ -42,23 +64,29 @@ static int read_trailer(struct wc_entry_file *file, const char *path, struct wc_
         size_t size = file->st.size < (uint64_t)need ? (size_t)file->st.size : (size_t)need;
         int64_t n = wc_os_pread(file->fd, tail, size, file->st.size - size);
         if (n < 0)
-            return wc_fail(err, wc_error_of_errno((int)n), (int)n, "pread", path, "Cannot read %s",
-                           path);
+            return wc_fail(err, wc_error_of_errno((int)n), (int)n, "pread", file->path,
+                           "Cannot read %s", file->path);
         if ((size_t)n != size)
-            return wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, path,
-                           "%s became shorter while it was read", path);
+            return wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, file->path,
+                           "%s became shorter while it was read", file->path);
         need = wc_trailer_decode(&file->trailer, tail, size, file->st.size, err);
         if (need <= 0)
             break;
     }
-    if (need < 0)
-        snprintf(err->path, sizeof(err->path), "%s", path);
+    if (need == 0)
+        file->has_trailer = 1;
+    else
+        snprintf(err->path, sizeof(err->path), "%s", file->path);
+    if (need == WASMCACHE_ECORRUPT && err->foreign && expect->shared)
+        return wc_fail(err, WASMCACHE_EMISMATCH, 0, NULL, file->path,
+                       "%s was saved by another program", file->path);
     return need;
 }
 
-static int compare(const struct wc_trailer *trailer, const struct wc_expect *expect,
-                   const char *path, struct wc_error *err)
+static int compare(const struct wc_entry_file *file, const struct wc_expect *expect,
+                   struct wc_error *err)
 {
+    const struct wc_trailer *trailer = &file->trailer;
     const char *what = NULL;
     if (!wasmcache_key_equal(&trailer->key, expect->key))
         what = "another key";
@@ -70,74 +98,79 @@ static int compare(const struct wc_trailer *trailer, const struct wc_expect *exp
         what = "another engine or configuration";
     if (!what)
         return 0;
-    return wc_fail(err, WASMCACHE_EMISMATCH, 0, NULL, path, "%s was saved for %s", path, what);
+    return wc_fail(err, WASMCACHE_EMISMATCH, 0, NULL, file->path, "%s was saved for %s", file->path,
+                   what);
 }
 
-int wc_store_open_entry_at(const struct wc_store *store, int ns_fd, const struct wc_expect *expect,
-                           struct wc_entry_file *out, struct wc_error *err)
+int wc_store_open_entry(struct wc_entry_file *out, const struct wc_store *store,
+                        const struct wc_folder *folder, const struct wc_expect *expect,
+                        struct wc_error *err)
 {
-    char path[512];
     int rc;
 
-    out->ns_fd = ns_fd;
+    out->has_trailer = 0;
+    memset(&out->st, 0, sizeof(out->st));
     wc_entry_name(out->name, expect->key);
-    wc_store_path(path, sizeof(path), store, expect->engine_namespace, out->name);
-    out->fd = wc_os_open_read(ns_fd, out->name);
+    wc_path_join(out->path, folder->path, out->name);
+    out->fd = wc_os_open_read(folder->fd, out->name);
     if (out->fd == -ENOENT)
-        return wc_fail(err, WASMCACHE_EMISS, ENOENT, "open", path, "There is no %s", path);
+        return wc_fail(err, WASMCACHE_EMISS, ENOENT, "open", out->path, "There is no %s",
+                       out->path);
     if (out->fd == -ELOOP || out->fd == -ENXIO)
-        return wc_fail(err, WASMCACHE_EUNTRUSTED, out->fd, "open", path, "%s is not a regular file",
-                       path);
+        return wc_fail(err, WASMCACHE_EUNTRUSTED, out->fd, "open", out->path,
+                       "%s is not a regular file", out->path);
     if (out->fd < 0)
-        return wc_fail(err, wc_error_of_errno(out->fd), out->fd, "open", path, "Cannot open %s",
-                       path);
+        return wc_fail(err, wc_error_of_errno(out->fd), out->fd, "open", out->path,
+                       "Cannot open %s", out->path);
     rc = wc_os_fstat(out->fd, &out->st);
     if (rc < 0)
-        return wc_fail(err, wc_error_of_errno(rc), rc, "fstat", path, "Cannot look at %s", path);
+        return wc_fail(err, wc_error_of_errno(rc), rc, "fstat", out->path, "Cannot look at %s",
+                       out->path);
     if (out->st.type != WC_OS_FILE)
-        return wc_fail(err, WASMCACHE_EUNTRUSTED, 0, NULL, path, "%s is not a regular file", path);
+        return wc_fail(err, WASMCACHE_EUNTRUSTED, 0, NULL, out->path, "%s is not a regular file",
+                       out->path);
     if (!wc_gate_trusts(&store->gate, &out->st))
-        return wc_fail(err, WASMCACHE_EUNTRUSTED, 0, NULL, path,
-                       "%s is not to be trusted (owner %" PRIu32 ", mode %04" PRIo32 ")", path,
+        return wc_fail(err, WASMCACHE_EUNTRUSTED, 0, NULL, out->path,
+                       "%s is not to be trusted (owner %" PRIu32 ", mode %04" PRIo32 ")", out->path,
                        out->st.uid, out->st.mode);
-    rc = read_trailer(out, path, err);
+    rc = read_trailer(out, expect, err);
+    return rc < 0 ? rc : compare(out, expect, err);
+}
+
+/* ---- the digest ---- */
+
+static int read_digest(const struct wc_entry_file *file, struct wc_digest *out,
+                       struct wc_error *err)
+{
+    const uint64_t size = file->trailer.artifact_bytes;
+    const size_t room = size < PIECE ? (size_t)size : PIECE;
+    struct wc_digest_state *state = wc_digest_start(file->trailer.digest.kind);
+    uint8_t *piece = malloc(room);
+    uint64_t done = 0;
+    int rc = 0;
+
+    if (!state || !piece)
+        rc = wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", file->path, "No memory to check %s",
+                     file->path);
+    while (rc == 0 && done < size) {
+        const size_t want = size - done < room ? (size_t)(size - done) : room;
+        const int64_t n = wc_os_pread(file->fd, piece, want, done);
+        if (n < 0)
+            rc = wc_fail(err, wc_error_of_errno((int)n), (int)n, "pread", file->path,
+                         "Cannot read %s", file->path);
+        else if ((size_t)n != want)
+            rc = wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, file->path,
+                         "%s became shorter while it was read", file->path);
+        else
+            wc_digest_add(state, piece, want);
+        done += want;
+    }
     if (rc == 0)
-        rc = compare(&out->trailer, expect, path, err);
+        wc_digest_finish(state, out);
+    else
+        wc_digest_free(state);
+    free(piece);
     return rc;
-}
-
-int wc_store_open_entry(const struct wc_store *store, const struct wc_expect *expect,
-                        struct wc_entry_file *out, struct wc_error *err)
-{
-    int ns_fd, rc;
-    out->ns_fd = out->fd = -1;
-    rc = wc_store_open_namespace(store, expect->engine_namespace, WC_GATE_LOOK, &ns_fd, err);
-    if (rc < 0)
-        return rc;
-    return wc_store_open_entry_at(store, ns_fd, expect, out, err);
-}
-
-static int check_digest(const struct wc_entry_file *file, struct wc_error *err)
-{
-    const struct wc_trailer *trailer = &file->trailer;
-    struct wc_digest digest;
-    const void *bytes;
-    size_t size = (size_t)trailer->artifact_bytes;
-    int rc;
-
-    if (size != trailer->artifact_bytes)
-        return wc_fail(err, WASMCACHE_ENOMEM, 0, NULL, file->name, "%s does not fit into memory",
-                       file->name);
-    rc = wc_os_map(file->fd, size, &bytes);
-    if (rc < 0)
-        return wc_fail(err, wc_error_of_errno(rc), rc, "mmap", file->name, "Cannot map %s",
-                       file->name);
-    wc_digest_of(&digest, trailer->digest.kind, bytes, size);
-    wc_os_unmap(bytes, size);
-    if (memcmp(digest.bytes, trailer->digest.bytes, sizeof(digest.bytes)) == 0)
-        return 0;
-    return wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, file->name,
-                   "%s is damaged: its bytes do not match their digest", file->name);
 }
 
 int wc_entry_file_verify(struct wc_entry_file *file, struct wc_error *err)
@@ -145,25 +178,30 @@ int wc_entry_file_verify(struct wc_entry_file *file, struct wc_error *err)
     /* A writer of named temps takes its second name away just after it published, which moves the
      * ctime of a good entry: look again. Who changes it for ever is not followed. */
     for (int attempt = 0; attempt < 3; attempt++) {
+        struct wc_digest digest;
         struct wc_os_stat now;
-        int rc = check_digest(file, err);
+        int rc = read_digest(file, &digest, err);
         if (rc < 0)
             return rc;
+        if (memcmp(digest.bytes, file->trailer.digest.bytes, sizeof(digest.bytes)) != 0)
+            return wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, file->path,
+                           "%s is damaged: its bytes do not match their digest", file->path);
         rc = wc_os_fstat(file->fd, &now);
         if (rc < 0)
-            return wc_fail(err, wc_error_of_errno(rc), rc, "fstat", file->name, "Cannot look at %s",
-                           file->name);
-        if (file->st.size == now.size && file->st.mtime_ns == now.mtime_ns &&
-            file->st.ctime_ns == now.ctime_ns)
+            return wc_fail(err, wc_error_of_errno(rc), rc, "fstat", file->path, "Cannot look at %s",
+                           file->path);
+        if (file->st.size != now.size)
+            return wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, file->path,
+                           "%s changed its size while it was read", file->path);
+        if (file->st.mtime_ns == now.mtime_ns && file->st.ctime_ns == now.ctime_ns)
             return 0;
         file->st = now;
     }
-    return wc_fail(err, WASMCACHE_EBUSY, 0, NULL, file->name, "%s keeps changing", file->name);
+    return wc_fail(err, WASMCACHE_EBUSY, 0, NULL, file->path, "%s keeps changing", file->path);
 }
 
 void wc_entry_file_close(struct wc_entry_file *file)
 {
     wc_os_close(file->fd);
-    wc_os_close(file->ns_fd);
-    file->fd = file->ns_fd = -1;
+    file->fd = -1;
 }

@@ -45,12 +45,18 @@ extern int64_t wc_os_euid_forced;
 
 /* ---- descriptors ---- */
 
-/* Opens a directory by path; symbolic links are followed. */
+/* Opens a directory by path; symbolic links in it are followed. */
 int wc_os_open_dir(const char *path);
+/* The same, but -ENOTDIR or -ELOOP if the path itself is a link. */
+int wc_os_open_dir_nofollow(const char *path);
 /* Opens directory `name` in `at`. -ENOTDIR or -ELOOP: it is something else. */
 int wc_os_open_dir_at(int at, const char *name);
-/* Opens the parent of the directory `fd`. */
+/* Opens the parent of the directory `fd`, and a directory by path, only to identify them and to go
+ * on from there: search permission is enough. */
 int wc_os_open_parent(int fd);
+int wc_os_open_place(const char *path);
+/* Reads what the symbolic link `fd` (opened for identity) says. -ENAMETOOLONG. */
+int wc_os_read_link(int fd, char *out, size_t size);
 /* Opens `name` for reading. Never blocks, whatever it is. -ELOOP: a symbolic link. */
 int wc_os_open_read(int at, const char *name);
 /* The same by path, where symbolic links are followed. */
@@ -68,6 +74,8 @@ int wc_os_dup(int fd);
 
 int wc_os_fstat(int fd, struct wc_os_stat *out);
 int wc_os_stat_at(int at, const char *name, struct wc_os_stat *out);
+/* By path; a link is not followed. */
+int wc_os_lstat(const char *path, struct wc_os_stat *out);
 /* Reads until `size` bytes or the end of the file. Returns how many. */
 int64_t wc_os_pread(int fd, void *out, size_t size, uint64_t offset);
 /* Writes everything, or fails. A write of nothing is -EIO. */
@@ -82,10 +90,9 @@ int wc_os_flush(int fd);
 int wc_os_can_write(int fd);
 /* Takes the lock that lives as long as this open file; -EWOULDBLOCK: another has it. */
 int wc_os_try_lock(int fd);
-/* The path under which an engine can open the same file, if there is a /proc: it is not looked. */
-int wc_os_fd_path(int fd, char out[32]);
-/* 1 if link_unnamed() can work for this file, 0 if a named one is needed. */
-int wc_os_can_link_unnamed(int fd);
+/* The path under which this thread can open the same file again. -ENOENT: there is none (no /proc,
+ * or something else in its place). */
+int wc_os_fd_path(int fd, char out[40]);
 /* 1 if programs may not be mapped from the file system of `fd`, 0 if they may or it is unknown. */
 int wc_os_is_noexec(int fd);
 /* Maps the first `size` (> 0) bytes for reading. */
@@ -124,11 +131,12 @@ char *wc_os_absolute(const char *path);
 /* ---- process ---- */
 
 /*
- * The GNU build id of the loaded image (program or library) that `address` lies in: at most `size`
- * bytes of it. Returns its length, 0 if the image has none or is unknown. *image tells images
- * apart.
+ * The GNU build id of the loaded image (program or library) that defines the function `symbol`,
+ * which was seen at `address`; at most `size` bytes of it. *own: that image is the one that `here`
+ * lies in. Returns the length, 0 if there is none.
  */
-size_t wc_os_build_id(const void *address, uint8_t *out, size_t size, uintptr_t *image);
+size_t wc_os_build_id(const char *symbol, const void *address, const void *here, uint8_t *out,
+                      size_t size, int *own);
 
 uint32_t wc_os_euid(void);
 /* The largest file this process may write without being sent SIGXFSZ. */

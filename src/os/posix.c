@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +44,13 @@ static int enter(const char *call)
 #define LACKING(what) 0
 #endif
 
+/* For descriptors that are only looked at. */
+#ifdef O_PATH
+#define PLACE O_PATH
+#else
+#define PLACE (O_RDONLY | O_NONBLOCK | O_NOCTTY)
+#endif
+
 /* One write(2) of this size keeps the data in cache between hash and copy; larger gains nothing. */
 #define IO_PIECE ((size_t)1 << 30)
 
@@ -68,6 +74,12 @@ int wc_os_open_dir(const char *path)
     return open_retry(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
 }
 
+int wc_os_open_dir_nofollow(const char *path)
+{
+    ENTER("open_dir");
+    return open_retry(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+}
+
 int wc_os_open_dir_at(int at, const char *name)
 {
     ENTER("open_dir_at");
@@ -77,7 +89,26 @@ int wc_os_open_dir_at(int at, const char *name)
 int wc_os_open_parent(int fd)
 {
     ENTER("open_parent");
-    return open_retry(fd, "..", O_RDONLY | O_DIRECTORY, 0);
+    return open_retry(fd, "..", PLACE | O_DIRECTORY, 0);
+}
+
+int wc_os_open_place(const char *path)
+{
+    ENTER("open_place");
+    return open_retry(AT_FDCWD, path, PLACE | O_DIRECTORY, 0);
+}
+
+int wc_os_read_link(int fd, char *out, size_t size)
+{
+    ssize_t n;
+    ENTER("read_link");
+    n = readlinkat(fd, "", out, size);
+    if (n < 0)
+        return -errno;
+    if ((size_t)n >= size)
+        return -ENAMETOOLONG;
+    out[n] = '\0';
+    return 0;
 }
 
 int wc_os_open_read(int at, const char *name)
@@ -95,11 +126,7 @@ int wc_os_open_read_path(const char *path)
 int wc_os_open_identity(int at, const char *name)
 {
     ENTER("open_identity");
-#ifdef O_PATH
-    return open_retry(at, name, O_PATH | O_NOFOLLOW, 0);
-#else
-    return open_retry(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
-#endif
+    return open_retry(at, name, PLACE | O_NOFOLLOW, 0);
 }
 
 int wc_os_create(int at, const char *name)
@@ -178,6 +205,11 @@ int wc_os_stat_at(int at, const char *name, struct wc_os_stat *out)
         return -errno;
     stat_from(&st, out);
     return 0;
+}
+
+int wc_os_lstat(const char *path, struct wc_os_stat *out)
+{
+    return wc_os_stat_at(AT_FDCWD, path, out);
 }
 
 int64_t wc_os_pread(int fd, void *out, size_t size, uint64_t offset)
@@ -269,22 +301,18 @@ int wc_os_try_lock(int fd)
     return result(rc);
 }
 
-int wc_os_fd_path(int fd, char out[32])
+int wc_os_fd_path(int fd, char out[40])
 {
+    struct stat by_fd, by_path;
     ENTER("fd_path");
     if (LACKING(WC_OS_NO_PROC))
         return -ENOENT;
-    snprintf(out, 32, "/proc/self/fd/%d", fd);
-    return 0;
-}
-
-int wc_os_can_link_unnamed(int fd)
-{
-    char path[32];
-    if (LACKING(WC_OS_NO_PROC))
-        return 0;
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    return access(path, F_OK) == 0;
+    /* Not /proc/self: that is the first thread, which may have ended, or have other descriptors
+     * than this one. Whatever lies on /proc, it has to be the same file. */
+    snprintf(out, 40, "/proc/thread-self/fd/%d", fd);
+    if (fstat(fd, &by_fd) < 0 || stat(out, &by_path) < 0)
+        return -errno;
+    return by_fd.st_dev == by_path.st_dev && by_fd.st_ino == by_path.st_ino ? 0 : -ENOENT;
 }
 
 int wc_os_is_noexec(int fd)
@@ -305,8 +333,6 @@ int wc_os_map(int fd, size_t size, const void **out)
     bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (bytes == MAP_FAILED)
         return -errno;
-    /* Readers go through it once, from front to back. Advice only: a refusal costs time. */
-    (void)posix_madvise(bytes, size, POSIX_MADV_SEQUENTIAL);
     *out = bytes;
     return 0;
 }
@@ -320,14 +346,25 @@ void wc_os_unmap(const void *bytes, size_t size)
 int wc_os_mkdir_at(int at, const char *name, uint32_t mode)
 {
     struct stat st;
+    mode_t want;
+    int fd, rc;
     ENTER("mkdir_at");
     if (mkdirat(at, name, (mode_t)mode) < 0)
         return -errno;
-    /* What the umask took away comes back; not through a link that somebody put in its place. */
-    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode) &&
-        (st.st_mode & 07777) != (mode_t)mode && st.st_uid == geteuid())
-        return result(fchmodat(at, name, (mode_t)mode, AT_SYMLINK_NOFOLLOW));
-    return 0;
+    /* What the umask took away comes back; the set-group-id bit that a parent handed down stays.
+     * Not through a link that somebody put in its place. */
+    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode) ||
+        (st.st_mode & 0777) == (mode_t)mode || st.st_uid != geteuid())
+        return 0;
+    want = (mode_t)mode | (st.st_mode & 07000);
+    if (fchmodat(at, name, want, AT_SYMLINK_NOFOLLOW) == 0)
+        return 0;
+    fd = wc_os_open_dir_at(at, name); /* without /proc, or with an old libc */
+    if (fd < 0)
+        return fd;
+    rc = result(fchmod(fd, want));
+    close(fd);
+    return rc;
 }
 
 int wc_os_mkdir(const char *path, uint32_t mode)
@@ -337,12 +374,13 @@ int wc_os_mkdir(const char *path, uint32_t mode)
 
 int wc_os_link_unnamed(int fd, int at, const char *name)
 {
-    char path[32];
+    char path[40];
+    int rc;
     ENTER("link_unnamed");
     if (LACKING(WC_OS_NO_LINK))
         return -EPERM;
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    return result(linkat(AT_FDCWD, path, at, name, AT_SYMLINK_FOLLOW));
+    rc = wc_os_fd_path(fd, path);
+    return rc < 0 ? rc : result(linkat(AT_FDCWD, path, at, name, AT_SYMLINK_FOLLOW));
 }
 
 int wc_os_link(int at, const char *from, const char *to)
@@ -496,70 +534,6 @@ char *wc_os_absolute(const char *path)
         snprintf(out, length, "%s/%s", cwd[1] ? cwd : "", path);
     free(cwd);
     return out;
-}
-
-struct image_search {
-    uintptr_t address;
-    uintptr_t image;
-    uint8_t *out;
-    size_t size;
-    size_t length;
-};
-
-/* A note segment: entries of name size, description size, type, name, description, each padded. */
-static void find_build_id(struct image_search *search, const uint8_t *note, size_t left)
-{
-    while (left >= 12) {
-        uint32_t header[3];
-        size_t name, description;
-        memcpy(header, note, sizeof(header));
-        if (header[0] > left || header[1] > left)
-            return;
-        name = (header[0] + 3u) & ~(size_t)3;
-        description = (header[1] + 3u) & ~(size_t)3;
-        if (name + description > left - 12)
-            return;
-        /* 3 is NT_GNU_BUILD_ID. */
-        if (header[2] == 3 && header[0] == 4 && memcmp(note + 12, "GNU", 4) == 0) {
-            search->length = header[1] < search->size ? header[1] : search->size;
-            memcpy(search->out, note + 12 + name, search->length);
-            return;
-        }
-        note += 12 + name + description;
-        left -= 12 + name + description;
-    }
-}
-
-static int visit_image(struct dl_phdr_info *info, size_t size, void *payload)
-{
-    struct image_search *search = payload;
-    int inside = 0;
-    (void)size;
-    for (int i = 0; i < info->dlpi_phnum; i++) {
-        const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
-        uintptr_t start = (uintptr_t)info->dlpi_addr + segment->p_vaddr;
-        if (segment->p_type == PT_LOAD && search->address >= start &&
-            search->address - start < segment->p_memsz)
-            inside = 1;
-    }
-    if (!inside)
-        return 0;
-    search->image = (uintptr_t)info->dlpi_phdr;
-    for (int i = 0; i < info->dlpi_phnum && !search->length; i++) {
-        const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
-        if (segment->p_type == PT_NOTE)
-            find_build_id(search, (const uint8_t *)((uintptr_t)info->dlpi_addr + segment->p_vaddr),
-                          segment->p_memsz);
-    }
-    return 1;
-}
-
-size_t wc_os_build_id(const void *address, uint8_t *out, size_t size, uintptr_t *image)
-{
-    struct image_search search = {(uintptr_t)address, 0, out, size, 0};
-    dl_iterate_phdr(visit_image, &search);
-    *image = search.image;
-    return search.length;
 }
 
 uint32_t wc_os_euid(void)

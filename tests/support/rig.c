@@ -129,7 +129,7 @@ int rig_save(struct rig *r, const char *wasm, wasmcache_report *report)
 {
     wasmcache_key key = rig_key(wasm);
     void *native = fake_module_new(&r->engine, WASMCACHE_MODULE, wasm, strlen(wasm));
-    int rc = wasmcache_save(r->wc, WASMCACHE_MODULE, &key, native, report);
+    int rc = wasmcache_save(r->wc, WASMCACHE_MODULE, &key, native, NULL, report);
     r->engine.table.module_free(WASMCACHE_MODULE, native);
     return rc;
 }

@@ -121,7 +121,7 @@ static void save_to_disk(void **state)
     assert_false(scratch_exists(path));
     assert_int_equal(wasmcache_contains(h.wc, WASMCACHE_MODULE, &key), WASMCACHE_EMISS);
 
-    assert_int_equal(wasmcache_save(h.wc, WASMCACHE_MODULE, &key, f->module, &report), 0);
+    assert_int_equal(wasmcache_save(h.wc, WASMCACHE_MODULE, &key, f->module, NULL, &report), 0);
 
     assert_int_equal(wasmcache_contains(h.wc, WASMCACHE_MODULE, &key), 0);
     assert_true(scratch_exists(path));
@@ -150,14 +150,14 @@ static void create_cache_dir_automatically(void **state)
 
     assert_false(scratch_exists(scratch_in(&f->scratch, "this")));
     open_cache(f, &h, dir);
-    assert_int_equal(wasmcache_save(h.wc, WASMCACHE_MODULE, &key, f->module, NULL), 0);
+    assert_int_equal(wasmcache_save(h.wc, WASMCACHE_MODULE, &key, f->module, NULL, NULL), 0);
     assert_true(scratch_exists(expected_path(f, &h, dir)));
     assert_int_equal(scratch_mode(dir), 0700);
     assert_true(scratch_exists(scratch_in(&f->scratch, "this/does/not/exist/CACHEDIR.TAG")));
 
     /* And once more while it is open: gone with all that is in it, and made again. */
     scratch_remove(scratch_in(&f->scratch, "this"));
-    assert_int_equal(wasmcache_save(h.wc, WASMCACHE_MODULE, &key, f->module, NULL), 0);
+    assert_int_equal(wasmcache_save(h.wc, WASMCACHE_MODULE, &key, f->module, NULL, NULL), 0);
     assert_true(scratch_exists(expected_path(f, &h, dir)));
     close_cache(&h);
     assert_fresh_process_runs_it(f, dir);

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which library is the engine? The build ids of the images that are loaded.
+ */
+#define _GNU_SOURCE
+#include "os/os.h"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <link.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct search {
+    uintptr_t address;
+    uintptr_t image; /* tells images apart */
+    uint8_t *out;    /* NULL: the build id is not wanted */
+    size_t size;
+    size_t length;
+};
+
+/* A note segment: entries of name size, description size, type, name, description, each padded. */
+static void find_build_id(struct search *search, const uint8_t *note, size_t left)
+{
+    while (left >= 12) {
+        uint32_t header[3];
+        size_t name, description;
+        memcpy(header, note, sizeof(header));
+        if (header[0] > left || header[1] > left)
+            return;
+        name = (header[0] + 3u) & ~(size_t)3;
+        description = (header[1] + 3u) & ~(size_t)3;
+        if (name + description > left - 12)
+            return;
+        if (header[2] == NT_GNU_BUILD_ID && header[0] == 4 && memcmp(note + 12, "GNU", 4) == 0) {
+            search->length = header[1] < search->size ? header[1] : search->size;
+            memcpy(search->out, note + 12 + name, search->length);
+            return;
+        }
+        note += 12 + name + description;
+        left -= 12 + name + description;
+    }
+}
+
+/* Do `size` bytes from `start` lie in one loaded segment? */
+static int is_loaded(const struct dl_phdr_info *info, uintptr_t start, size_t size)
+{
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+        const uintptr_t from = (uintptr_t)info->dlpi_addr + segment->p_vaddr;
+        if (segment->p_type == PT_LOAD && start >= from && start - from < segment->p_memsz &&
+            size <= segment->p_memsz - (start - from))
+            return 1;
+    }
+    return 0;
+}
+
+static int visit_image(struct dl_phdr_info *info, size_t size, void *payload)
+{
+    struct search *search = payload;
+    (void)size;
+    if (!is_loaded(info, search->address, 1))
+        return 0;
+    search->image = (uintptr_t)info->dlpi_phdr;
+    for (int i = 0; search->out && i < info->dlpi_phnum && !search->length; i++) {
+        const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+        const uintptr_t start = (uintptr_t)info->dlpi_addr + segment->p_vaddr;
+        if (segment->p_type == PT_NOTE && is_loaded(info, start, segment->p_memsz))
+            find_build_id(search, (const uint8_t *)start, segment->p_memsz);
+    }
+    return 1;
+}
+
+static uintptr_t image_of(const void *address)
+{
+    struct search search = {(uintptr_t)address, 0, NULL, 0, 0};
+    dl_iterate_phdr(visit_image, &search);
+    return search.image;
+}
+
+struct names {
+    char *list[256];
+    size_t count;
+};
+
+static int collect_name(struct dl_phdr_info *info, size_t size, void *payload)
+{
+    struct names *names = payload;
+    (void)size;
+    if (info->dlpi_name && info->dlpi_name[0] && names->count < 256) {
+        names->list[names->count] = strdup(info->dlpi_name);
+        names->count += names->list[names->count] != NULL;
+    }
+    return 0;
+}
+
+/*
+ * In a program that is not position independent, a function of a library has an address in the
+ * program itself, a jump to the real one. Then the library that defines it is looked for.
+ */
+static const void *defining_address(const char *symbol, const void *address)
+{
+    const void *found = address;
+    struct names names = {{NULL}, 0};
+    dl_iterate_phdr(collect_name, &names);
+    for (size_t i = 0; i < names.count; i++) {
+        void *library = dlopen(names.list[i], RTLD_LAZY | RTLD_NOLOAD);
+        const void *there = library ? dlsym(library, symbol) : NULL;
+        struct link_map *map = NULL;
+        struct search search = {(uintptr_t)there, 0, NULL, 0, 0};
+        if (there && dlinfo(library, RTLD_DI_LINKMAP, &map) == 0 && map->l_ld) {
+            dl_iterate_phdr(visit_image, &search);
+            if (search.image && search.image == image_of(map->l_ld))
+                found = there;
+        }
+        if (library)
+            dlclose(library);
+        free(names.list[i]);
+    }
+    return found;
+}
+
+size_t wc_os_build_id(const char *symbol, const void *address, const void *here, uint8_t *out,
+                      size_t size, int *own)
+{
+    const uintptr_t host = image_of(here);
+    struct search search = {(uintptr_t)address, 0, out, size, 0};
+    if (symbol && image_of(address) == host)
+        search.address = (uintptr_t)defining_address(symbol, address);
+    dl_iterate_phdr(visit_image, &search);
+    *own = search.image == host;
+    return search.length;
+}
