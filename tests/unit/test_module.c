@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Counted references: the engine's module is freed once, by the last of them. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "module.h"
+
+static atomic_uint frees;
+static wasmcache_kind freed_kind;
+static void *freed;
+
+static void count_free(wasmcache_kind kind, void *module)
+{
+    atomic_fetch_add(&frees, 1);
+    freed_kind = kind;
+    freed = module;
+}
+
+static const wasmcache_engine_table table = {.size = sizeof(table), .module_free = count_free};
+static int native; /* stands for the engine's module */
+
+static int reset(void **state)
+{
+    (void)state;
+    atomic_store(&frees, 0);
+    freed_kind = (wasmcache_kind)0;
+    freed = NULL;
+    return 0;
+}
+
+static void last_release_frees_once(void **state)
+{
+    wasmcache_module *module;
+    (void)state;
+    for (unsigned extra = 0; extra < 5; extra++) {
+        reset(NULL);
+        module = wc_module_new(&table, WASMCACHE_COMPONENT, &native);
+        assert_non_null(module);
+        assert_ptr_equal(wasmcache_module_native(module), &native);
+        for (unsigned i = 0; i < extra; i++)
+            assert_ptr_equal(wasmcache_module_ref(module), module);
+        for (unsigned i = 0; i < extra; i++) {
+            wasmcache_module_release(module);
+            assert_int_equal(frees, 0);
+            assert_ptr_equal(wasmcache_module_native(module), &native);
+        }
+        wasmcache_module_release(module);
+        assert_int_equal(frees, 1);
+        assert_ptr_equal(freed, &native);
+        assert_int_equal(freed_kind, WASMCACHE_COMPONENT);
+    }
+}
+
+static void modules_are_counted_apart(void **state)
+{
+    int other;
+    wasmcache_module *a = wc_module_new(&table, WASMCACHE_MODULE, &native);
+    wasmcache_module *b = wc_module_new(&table, WASMCACHE_MODULE, &other);
+    (void)state;
+    assert_ptr_not_equal(a, b);
+    wasmcache_module_ref(a);
+    wasmcache_module_release(b);
+    assert_int_equal(frees, 1);
+    assert_ptr_equal(freed, &other);
+    wasmcache_module_release(a);
+    assert_int_equal(frees, 1);
+    wasmcache_module_release(a);
+    assert_int_equal(frees, 2);
+    assert_ptr_equal(freed, &native);
+    assert_int_equal(freed_kind, WASMCACHE_MODULE);
+}
+
+static void null_is_no_module(void **state)
+{
+    (void)state;
+    assert_null(wasmcache_module_native(NULL));
+    assert_null(wasmcache_module_ref(NULL));
+    wasmcache_module_release(NULL);
+    assert_int_equal(frees, 0);
+}
+
+static void *take_and_give(void *argument)
+{
+    wasmcache_module *module = argument;
+    for (int i = 0; i < 5000; i++) {
+        wasmcache_module *mine = wasmcache_module_ref(module);
+        if (wasmcache_module_native(mine) != &native)
+            return module;
+        wasmcache_module_release(mine);
+    }
+    wasmcache_module_release(module); /* the one that this thread was given */
+    return NULL;
+}
+
+static void threads_share_a_module(void **state)
+{
+    enum { THREADS = 4 };
+    pthread_t threads[THREADS];
+    wasmcache_module *module = wc_module_new(&table, WASMCACHE_MODULE, &native);
+    (void)state;
+    assert_non_null(module);
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(
+            pthread_create(&threads[i], NULL, take_and_give, wasmcache_module_ref(module)), 0);
+    wasmcache_module_release(module); /* ours goes first, the last thread's frees */
+    for (int i = 0; i < THREADS; i++) {
+        void *wrong;
+        assert_int_equal(pthread_join(threads[i], &wrong), 0);
+        assert_null(wrong);
+    }
+    assert_int_equal(frees, 1);
+    assert_ptr_equal(freed, &native);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(last_release_frees_once, reset),
+        cmocka_unit_test_setup(modules_are_counted_apart, reset),
+        cmocka_unit_test_setup(null_is_no_module, reset),
+        cmocka_unit_test_setup(threads_share_a_module, reset),
+    };
+    return cmocka_run_group_tests_name("module", tests, NULL, NULL);
+}
