@@ -122,10 +122,12 @@ static int check(struct cli *cli, wasmcache *cache, const wasmcache_entry *liste
     }
     bits = count(sums, &entry);
     if (entry.state == WASMCACHE_REASON_CORRUPT && remove) {
-        if (!wasmcache_remove(cache, entry.engine_namespace, &entry.key)) {
+        /* Not by name: a good one may have taken its place since. */
+        int rc = wasmcache_remove_damaged(cache, entry.engine_namespace, &entry.key);
+        if (!rc) {
             removed = true;
             sums->removed++;
-        } else {
+        } else if (rc != WASMCACHE_EMISS) {
             cli_error("cannot remove %s: %s", path ? path : "an entry", cli_last_message());
         }
     }

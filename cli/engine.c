@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "cache.h"
@@ -57,8 +58,15 @@ static int start(struct cli_engine *out, const struct cli_engine_type *type, voi
 static int open_path(struct cli_engine *out, const char *path, const char *from)
 {
     const struct cli_engine_type *type;
-    void *library = load(path);
+    void *library;
 
+    if (getauxval(AT_SECURE)) {
+        cli_error("cannot load the engine that %s names: the tool runs with more rights than its "
+                  "caller, who may not choose what code it runs",
+                  from);
+        return CLI_FAILED;
+    }
+    library = load(path);
     if (!library) {
         cli_error("cannot load the engine that %s names: %s", from, load_error());
         return CLI_FAILED;
