@@ -180,8 +180,7 @@ static void hex_of_a_wrong_form(void **state)
         " CC78860D414714C",
         "0x78860D414714CC",
         "0CC78860D41471-C",
-        "0CC78860D41\xC3\xA4"
-        "4C",
+        "0CC78860D414\303\2444C",
     };
     wasmcache_key key;
     char text[130];

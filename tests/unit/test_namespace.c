@@ -118,38 +118,10 @@ static void engine_ids(void **state)
     static const char *const good[] = {"a",   "0",     "Z",   "wasmtime-cranelift-23F91500F4B83756",
                                        "a.b", "a_b",   "a+b", "a-",
                                        "a.",  "a.b.c", "v1"};
-    static const char *const bad[] = {"",
-                                      ".",
-                                      "..",
-                                      "-a",
-                                      "_a",
-                                      "+a",
-                                      ".a",
-                                      "a..",
-                                      "a..b",
-                                      "a/b",
-                                      "/",
-                                      "a/",
-                                      "a b",
-                                      " a",
-                                      "a ",
-                                      "a\n",
-                                      "\n",
-                                      "a\tb",
-                                      "a\\b",
-                                      "a:b",
-                                      "a\x7f"
-                                      "b",
-                                      "\xc3\xa4",
-                                      "a\xff",
-                                      "a*",
-                                      "a?",
-                                      "a$b",
-                                      "a%b",
-                                      "../x",
-                                      "~",
-                                      "a;b",
-                                      "a'b"};
+    static const char *const bad[] = {
+        "",      ".",   "..", "-a",  "_a",  "+a",   ".a",   "a..",  "a..b", "a/b",    "/",
+        "a/",    "a b", " a", "a ",  "a\n", "\n",   "a\tb", "a\\b", "a:b",  "a\177b", "\xc3\xa4",
+        "a\xff", "a*",  "a?", "a$b", "a%b", "../x", "~",    "a;b",  "a'b"};
     char text[NAME_ROOM];
     (void)state;
     for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
