@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The library is a guest in the process: whatever happens in a cache, the host's output, signals,
+ * threads, descriptors, environment, umask and working directory are as they were.
+ */
+#define _GNU_SOURCE
+#include "wasmtime_host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct scratch scratch;
+
+/* All that a process has and that a library could change. */
+struct process {
+    struct sigaction actions[65];
+    sigset_t mask;
+    char environment[65536];
+    char cwd[1024];
+    mode_t umask;
+    unsigned threads, descriptors;
+};
+
+static unsigned threads(void)
+{
+    char line[256];
+    unsigned count = 0;
+    FILE *file = fopen("/proc/self/status", "re");
+    assert_non_null(file);
+    while (fgets(line, sizeof(line), file))
+        if (strncmp(line, "Threads:", 8) == 0)
+            count = (unsigned)strtoul(line + 8, NULL, 10);
+    fclose(file);
+    return count;
+}
+
+static void look(struct process *p)
+{
+    size_t used = 0;
+    memset(p, 0, sizeof(*p));
+    for (int i = 1; i < 65; i++)
+        (void)sigaction(i, NULL, &p->actions[i]);
+    sigprocmask(SIG_SETMASK, NULL, &p->mask);
+    for (char **e = environ; *e; e++) {
+        const size_t length = strlen(*e) + 1;
+        assert_true(used + length < sizeof(p->environment));
+        memcpy(p->environment + used, *e, length);
+        used += length;
+    }
+    assert_non_null(getcwd(p->cwd, sizeof(p->cwd)));
+    p->umask = umask(0);
+    umask(p->umask);
+    p->threads = threads();
+    p->descriptors = scratch_descriptors();
+}
+
+static void assert_same(const struct process *a, const struct process *b)
+{
+    for (int i = 1; i < 65; i++) {
+        assert_int_equal(a->actions[i].sa_flags, b->actions[i].sa_flags);
+        assert_true(a->actions[i].sa_sigaction == b->actions[i].sa_sigaction);
+    }
+    assert_memory_equal(&a->mask, &b->mask, sizeof(a->mask));
+    assert_memory_equal(a->environment, b->environment, sizeof(a->environment));
+    assert_string_equal(a->cwd, b->cwd);
+    assert_int_equal(a->umask, b->umask);
+    assert_int_equal(a->threads, b->threads);
+    assert_int_equal(a->descriptors, b->descriptors);
+}
+
+/* ---- all that can go well or wrong ---- */
+
+static void get(wasmcache_attachment *wc, wasm_engine_t *engine, const void *wasm, size_t size)
+{
+    wasmtime_module_t *module = NULL;
+    wasmtime_error_t *error = wasmcache_wasmtime_module_new(wc, engine, wasm, size, &module);
+    if (error)
+        wasmtime_error_delete(error);
+    else
+        wasmtime_module_delete(module);
+}
+
+static void use_a_cache(const char *dir, wasm_engine_t *engine)
+{
+    wasmcache_options options = WASMCACHE_OPTIONS_INIT;
+    wasmcache_status_info status = WASMCACHE_STATUS_INIT;
+    wasmcache_attachment_info info = WASMCACHE_ATTACHMENT_INFO_INIT;
+    wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
+    const wasmcache_key key = key_of(wasm_add, wasm_add_size);
+    wasmcache_source source = wasmcache_source_path("/there/is/no/such.wasm");
+    wasmcache_module *module = NULL;
+    wasmcache_iterator *it;
+    wasmcache *cache = NULL;
+    wasmcache_attachment *wc;
+    char path[1024];
+    int root;
+
+    options.dir = dir;
+    assert_int_equal(wasmcache_open(&cache, &options), 0);
+    wc = wasmcache_wasmtime_attach(cache, engine, "");
+    wasmcache_attachment_status(wc, &info);
+    wasmcache_status(cache, &status);
+    get(wc, engine, wasm_add, wasm_add_size);
+    get(wc, engine, wasm_add, wasm_add_size);
+    get(wc, engine, "\0asm garbage", 12);
+    get(wc, engine, NULL, 0);
+    if (wasmcache_entry_path(path, sizeof(path), cache, info.engine_namespace, &key) == 0 &&
+        scratch_exists(path)) {
+        scratch_flip(path, 99); /* damaged, removed, replaced */
+        get(wc, engine, wasm_add, wasm_add_size);
+        chmod(path, 0666); /* not to be trusted */
+        get(wc, engine, wasm_add, wasm_add_size);
+    }
+    assert_int_equal(wasmcache_get(&module, wc, WASMCACHE_MODULE, &source, NULL, NULL),
+                     WASMCACHE_EIO);
+    assert_int_equal(wasmcache_get(&module, wc, WASMCACHE_MODULE, NULL, NULL, NULL),
+                     WASMCACHE_EMISUSE);
+    assert_int_equal(wasmcache_load(&module, NULL, WASMCACHE_MODULE, &key, NULL) < 0, 1);
+    if (wasmcache_iterate(&it, cache, NULL, WASMCACHE_CHECK_DIGEST) == 0) {
+        while (wasmcache_iterator_next(it, &entry) == 0)
+            ;
+        wasmcache_iterator_close(it);
+    }
+    root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    wasmcache_overlaps(cache, root);
+    close(root);
+    wasmcache_clean(cache, NULL);
+    wasmcache_remove(cache, info.engine_namespace, &key);
+    wasmcache_remove(cache, "../escape", &key);
+    wasmcache_detach(wc);
+    wasmcache_close(cache);
+}
+
+static int run(void *payload)
+{
+    static struct process before, after;
+    wasm_engine_t *engine = wasm_engine_new_with_config(host_config());
+    const char *const hostile[] = {"WASMCACHE_DIR",  "WASMCACHE_ENGINE",  "WASMCACHE_DISABLE",
+                                   "XDG_CACHE_HOME", "WASMCACHE_RECACHE", "HOME"};
+    struct stat st;
+    char *outside = scratch_in(&scratch, "outside"), *file = scratch_in(&scratch, "file");
+    int out;
+    (void)payload;
+
+    /* The engine does to the process what it does when it is first used; that is not ours. */
+    get(NULL, engine, wasm_add, wasm_add_size);
+    get(NULL, engine, "garbage", 7);
+    {
+        wasmtime_module_t *module = NULL;
+        wasm_byte_vec_t bytes;
+        const int32_t numbers[] = {1, 2};
+        assert_null(wasmtime_module_new(engine, wasm_add, wasm_add_size, &module));
+        assert_int_equal(call_export(engine, module, "add", numbers, 2), 3);
+        assert_null(wasmtime_module_serialize(module, &bytes));
+        wasmtime_module_delete(module);
+        assert_null(
+            wasmtime_module_deserialize(engine, (uint8_t *)bytes.data, bytes.size, &module));
+        wasmtime_module_delete(module);
+        wasm_byte_vec_delete(&bytes);
+    }
+    assert_int_equal(mkdir(outside, 0700), 0);
+    scratch_write(file, "in the way", 10, 0600);
+    for (size_t i = 0; i < sizeof(hostile) / sizeof(*hostile); i++)
+        setenv(hostile[i], outside, 1);
+    umask(027);
+    out = open(scratch_in(&scratch, "output"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_true(out >= 0);
+    fflush(stdout);
+    fflush(stderr);
+    dup2(out, STDOUT_FILENO);
+    dup2(out, STDERR_FILENO);
+
+    look(&before);
+    use_a_cache(scratch_in(&scratch, "cache"), engine);
+    use_a_cache(scratch_in(&scratch, "file/below"), engine); /* off: something is in the way */
+    use_a_cache(scratch_in(&scratch, "dir/dir/dir"), engine);
+    use_a_cache(NULL, engine); /* off: no directory */
+    assert_int_equal(mkdir(scratch_in(&scratch, "open"), 0700), 0);
+    assert_int_equal(chmod(scratch_in(&scratch, "open"), 0777), 0);
+    use_a_cache(scratch_in(&scratch, "open"), engine); /* not to be trusted */
+    look(&after);
+
+    assert_same(&before, &after);
+    fflush(stdout);
+    fflush(stderr);
+    assert_int_equal(fstat(out, &st), 0);
+    assert_int_equal(st.st_size, 0);
+    assert_string_equal(scratch_tree(&scratch, outside), "");
+    wasm_engine_delete(engine);
+    return 0;
+}
+
+static void the_process_is_as_it_was(void **state)
+{
+    int status;
+    (void)state;
+    scratch_init(&scratch);
+    status = scratch_child(run, NULL, 0, 60);
+    if (status != 0 && scratch_exists(scratch_in(&scratch, "output"))) {
+        size_t size;
+        uint8_t *text = scratch_read(scratch_in(&scratch, "output"), &size);
+        printf("%.*s", (int)size, (char *)text);
+        free(text);
+    }
+    scratch_end(&scratch);
+    assert_int_equal(status, 0);
+}
+
+/* Nothing of the host's heap or stack is needed afterwards, and nothing is left in it. */
+static void a_hundred_caches_leave_no_descriptor(void **state)
+{
+    wasm_engine_t *engine = wasm_engine_new_with_config(host_config());
+    unsigned before;
+    (void)state;
+    scratch_init(&scratch);
+    before = scratch_descriptors();
+    for (int i = 0; i < 100; i++)
+        use_a_cache(scratch_in(&scratch, "cache"), engine);
+    assert_int_equal(scratch_descriptors(), before);
+    assert_null(strstr(scratch_tree(&scratch, scratch_in(&scratch, "cache")), "tmp"));
+    wasm_engine_delete(engine);
+    scratch_end(&scratch);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_process_is_as_it_was),
+        cmocka_unit_test(a_hundred_caches_leave_no_descriptor),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
