@@ -143,9 +143,11 @@ static int open_own_folder(int at, const char *path, int create, int *out, struc
         if (rc == 0)
             write_tag(&alone, *out);
     }
-    if (rc < 0)
+    if (rc == WASMCACHE_EIO && err->system_errno == EACCES && strcmp(err->call, "open") == 0)
+        *out = -1; /* it is there, and not ours */
+    else if (rc < 0)
         return rc;
-    if (wc_os_fstat(*out, &st) == 0 && st.uid == wc_os_euid() && !(st.mode & 077))
+    else if (wc_os_fstat(*out, &st) == 0 && st.uid == wc_os_euid() && !(st.mode & 077))
         return 0;
     wc_os_close(*out);
     return wc_fail(err, WASMCACHE_EUNTRUSTED, 0, NULL, path,
@@ -234,9 +236,8 @@ static int open_directory(const struct wc_gate *gate, const char *path, int crea
         found->could_make = wc_os_can_write(fd);
         if (!found->could_make)
             rc = refuse(err, &st, path);
-    } else if (rc == WASMCACHE_EIO &&
-               (err->system_errno == EACCES || err->system_errno == EPERM ||
-                err->system_errno == EROFS)) {
+    } else if (rc == WASMCACHE_EIO && (err->system_errno == EACCES || err->system_errno == EPERM ||
+                                       err->system_errno == EROFS)) {
         rc = refuse(err, &st, path); /* not open to us either: the directory is the reason */
     }
     wc_os_close(fd);

@@ -167,7 +167,7 @@ static void remove_damaged(struct call *call, const struct wc_folder *folder,
     rc = wc_store_remove(folder, file->name, file->fd, &err);
     if (rc == 0)
         tell(call, WASMCACHE_EVENT_REMOVED, file->path, NULL, 0);
-    else if (rc != WASMCACHE_EMISS)
+    else if (rc != WASMCACHE_EMISS && rc != WASMCACHE_EBUSY)
         tell(call, WASMCACHE_EVENT_REMOVE_FAILED, file->path, &err, 0);
 }
 

@@ -140,30 +140,38 @@ static int open_for_removal(struct wc_folder *folder, wasmcache *cache,
     return wc_store_open_folder(folder, &cache->store, engine_namespace, WC_GATE_LOOK, err);
 }
 
+/* Removes what has that name now. EBUSY: it was replaced meanwhile. */
+static int remove_once(const struct wc_folder *folder, const char *name, struct wc_error *err)
+{
+    int rc, fd = wc_os_open_read(folder->fd, name); /* one that can be locked, if there is one */
+    if (fd < 0 && fd != -ENOENT)
+        fd = wc_os_open_identity(folder->fd, name);
+    if (fd == -ENOENT)
+        return wc_fail(err, WASMCACHE_EMISS, 0, NULL, folder->path, "There is no %s/%s",
+                       folder->path, name);
+    if (fd < 0)
+        return wc_fail(err, WASMCACHE_EIO, fd, "open", folder->path, "Cannot open %s/%s",
+                       folder->path, name);
+    rc = wc_store_remove(folder, name, fd, err);
+    wc_os_close(fd);
+    return rc;
+}
+
 int wasmcache_remove(wasmcache *cache, const char *engine_namespace, const wasmcache_key *key)
 {
     char name[WC_ENTRY_NAME_SIZE];
     struct wc_folder folder;
     struct wc_error err;
-    int fd, rc;
+    int rc;
 
     wc_error_init(&err);
     rc = open_for_removal(&folder, cache, engine_namespace, key, "wasmcache_remove", &err);
     if (rc < 0)
         return wc_error_publish(&err, rc);
     wc_entry_name(name, key);
-    fd = wc_os_open_read(folder.fd, name); /* one that can be locked, if there is one */
-    if (fd < 0 && fd != -ENOENT)
-        fd = wc_os_open_identity(folder.fd, name);
-    if (fd == -ENOENT)
-        rc = wc_fail(&err, WASMCACHE_EMISS, 0, NULL, folder.path, "There is no %s/%s", folder.path,
-                     name);
-    else if (fd < 0)
-        rc = wc_fail(&err, WASMCACHE_EIO, fd, "open", folder.path, "Cannot open %s/%s", folder.path,
-                     name);
-    else
-        rc = wc_store_remove(&folder, name, fd, &err);
-    wc_os_close(fd);
+    rc = WASMCACHE_EBUSY;
+    for (int attempt = 0; rc == WASMCACHE_EBUSY && attempt < 8; attempt++)
+        rc = remove_once(&folder, name, &err);
     wc_folder_close(&folder);
     return wc_error_publish(&err, rc);
 }
@@ -184,10 +192,12 @@ int wasmcache_remove_damaged(wasmcache *cache, const char *engine_namespace,
     rc = wc_store_open_entry(&file, &cache->store, &folder, &expect, &err);
     if (rc == 0)
         rc = wc_entry_file_verify(&file, &err);
-    if (rc == WASMCACHE_ECORRUPT)
+    if (rc == WASMCACHE_ECORRUPT) {
         rc = wc_store_remove(&folder, file.name, file.fd, &err);
-    else if (rc == 0 || rc == WASMCACHE_EMISMATCH || rc == WASMCACHE_ENEWER)
+        rc = rc == WASMCACHE_EBUSY ? WASMCACHE_EMISS : rc;
+    } else if (rc == 0 || rc == WASMCACHE_EMISMATCH || rc == WASMCACHE_ENEWER) {
         rc = wc_fail(&err, WASMCACHE_EMISS, 0, NULL, file.path, "%s is not damaged", file.path);
+    }
     wc_entry_file_close(&file);
     wc_folder_close(&folder);
     return wc_error_publish(&err, rc);

@@ -196,6 +196,8 @@ static int next_place(struct way *way, int at)
     memmove(way->left, way->left + start + length, strlen(way->left + start + length) + 1);
     next = wc_os_open_identity(at, name);
     rc = next < 0 ? next : wc_os_fstat(next, &st);
+    if (rc == 0 && st.type != WC_OS_SYMLINK && st.type != WC_OS_DIR)
+        rc = -ENOTDIR;
     if (rc < 0 || st.type != WC_OS_SYMLINK) {
         wc_os_close(at);
         if (rc < 0)

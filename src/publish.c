@@ -81,7 +81,7 @@ static int remove_bad(const struct target *t, const struct wc_entry_file *file,
         return system_failure(err, t, fd, "open");
     rc = wc_store_remove(&t->folder, t->name, fd, err);
     wc_os_close(own);
-    return rc == WASMCACHE_EMISS ? 0 : rc;
+    return rc == WASMCACHE_EMISS || rc == WASMCACHE_EBUSY ? 0 : rc;
 }
 
 /* That a sound entry is there is said to be durable too: it may be another's, who did not sync. */

@@ -36,9 +36,12 @@ static int put_back(int dir, const char *from, const char *to)
     rc = wc_os_rename_noreplace(dir, from, to);
     if (rc == -EEXIST)
         return wc_os_unlink(dir, from);
-    if (rc == -EINVAL && wc_os_stat_at(dir, to, &st) == -ENOENT)
-        rc = wc_os_rename(dir, from, to);
-    return rc;
+    if (rc != -EINVAL)
+        return rc;
+    rc = wc_os_stat_at(dir, to, &st);
+    if (rc == -ENOENT)
+        return wc_os_rename(dir, from, to);
+    return rc < 0 ? rc : wc_os_unlink(dir, from);
 }
 
 int wc_store_remove(const struct wc_folder *folder, const char *name, int fd, struct wc_error *err)
@@ -46,7 +49,7 @@ int wc_store_remove(const struct wc_folder *folder, const char *name, int fd, st
     char private[WC_PRIVATE_NAME_SIZE], path[WC_PATH_SIZE];
     const int ns_fd = folder->fd;
     struct wc_os_stat want, got;
-    int rc;
+    int looked, rc;
 
     wc_path_join(path, folder->path, name);
     rc = wc_os_fstat(fd, &want);
@@ -67,24 +70,24 @@ int wc_store_remove(const struct wc_folder *folder, const char *name, int fd, st
     if (rc < 0)
         return wc_fail(err, WASMCACHE_EIO, rc, "rename", path, "Cannot remove %s", path);
 
-    rc = wc_os_stat_at(ns_fd, private, &got);
-    if (rc == 0 && same_file(&want, &got)) {
+    looked = wc_os_stat_at(ns_fd, private, &got);
+    if (looked == -ENOENT)
+        return wc_fail(err, WASMCACHE_EMISS, 0, NULL, path, "%s is gone already", path);
+    if (looked == 0 && same_file(&want, &got)) {
         rc = wc_os_unlink(ns_fd, private);
-        if (rc == -ENOENT)
-            rc = 0; /* a clean-up was faster */
-        if (rc < 0)
+        if (rc < 0 && rc != -ENOENT) /* a clean-up may have been faster */
             return wc_fail(err, WASMCACHE_EIO, rc, "unlink", path, "Cannot remove %s", path);
         return 0;
     }
-    if (rc == -ENOENT)
-        return wc_fail(err, WASMCACHE_EMISS, 0, NULL, path, "%s is gone already", path);
     rc = put_back(ns_fd, private, name);
     if (rc < 0 && rc != -ENOENT)
         return wc_fail(err, WASMCACHE_EIO, rc, "link", path,
                        "Cannot put back %s, which was replaced while it was removed; the next "
                        "clean-up will",
                        path);
-    return wc_fail(err, WASMCACHE_EMISS, 0, NULL, path, "%s was replaced meanwhile", path);
+    if (looked < 0)
+        return wc_fail(err, WASMCACHE_EIO, looked, "fstatat", path, "Cannot look at %s", path);
+    return wc_fail(err, WASMCACHE_EBUSY, 0, NULL, path, "%s was replaced meanwhile", path);
 }
 
 /* One left-over file. 1: removed; 0: its owner lives, or it is gone; negative: errno. */
@@ -99,7 +102,7 @@ static int clean_one(int ns_fd, const char *name, const char *of)
         rc = wc_os_try_lock(fd);
         if (rc == 0)
             rc = wc_os_fstat(fd, &st);
-        if (rc == 0 && st.type != WC_OS_FILE)
+        if (rc == 0 && st.type == WC_OS_DIR)
             rc = -EISDIR;
         if (rc == 0)
             rc = of[0] ? put_back(ns_fd, name, of) : wc_os_unlink(ns_fd, name);

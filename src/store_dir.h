@@ -80,8 +80,8 @@ void wc_entry_file_close(struct wc_entry_file *file);
 
 /*
  * Removes `name` in `folder` if it is still the file `fd` (which may be open for identity only).
- * Another file of that name survives; it can be absent for an instant. EMISS: the name is gone, or
- * another's now. EIO; EUNTRUSTED: it is a directory.
+ * Another file of that name survives; it can be absent for an instant. EMISS: the name is gone.
+ * EBUSY: it is another file's now. EIO; EUNTRUSTED: it is a directory.
  */
 int wc_store_remove(const struct wc_folder *folder, const char *name, int fd, struct wc_error *err);
 
