@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "call.h"
+
+void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmcache_kind kind)
+{
+    const wasmcache_report empty = WASMCACHE_REPORT_INIT;
+    call->attachment = attachment;
+    call->kind = kind;
+    call->flags = 0;
+    call->replace = 0;
+    call->report = empty;
+    call->started = wc_os_monotonic_ns();
+    call->hex[0] = '\0';
+}
+
+int wc_call_end(struct wc_call *call, wasmcache_report *report, int rc, const struct wc_error *err)
+{
+    call->report.total_ns = wc_os_monotonic_ns() - call->started;
+    if (rc < 0)
+        call->report.outcome = WASMCACHE_FAILED;
+    if (report && report->size >= sizeof(size_t))
+        wc_sized_out(report, &call->report, sizeof(call->report));
+    return wc_error_publish(err, rc);
+}
+
+void wc_call_set_key(struct wc_call *call, const wasmcache_key *key)
+{
+    call->report.key = *key;
+    wasmcache_key_to_hex(call->hex, key);
+}
+
+void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const char *path,
+                  const struct wc_error *err, uint64_t ns)
+{
+    wasmcache_event fill = {0};
+    fill.engine_namespace = call->attachment->engine_namespace;
+    fill.key = call->hex;
+    fill.reason = call->report.reason;
+    fill.bytes = call->report.artifact_bytes;
+    fill.ns = ns;
+    fill.path = path;
+    if (err) {
+        fill.error = err->error;
+        fill.system_errno = err->system_errno;
+        fill.path = err->path[0] ? err->path : path;
+        fill.message = err->message;
+    }
+    wc_event(call->attachment->cache, type, fill);
+}
+
+int wc_misuse(struct wc_error *err, const char *function, const char *what)
+{
+    return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL, "%s: %s", function, what);
+}
+
+int wc_call_check(struct wc_call *call, const wasmcache_report *report, const char *function,
+                  struct wc_error *err)
+{
+    const wasmcache_attachment *attachment = call->attachment;
+    call->report.reason = WASMCACHE_REASON_SOURCE;
+    if (report && report->size < sizeof(size_t))
+        return wc_misuse(err, function, "the report's size is not set; use WASMCACHE_REPORT_INIT");
+    if (call->kind != WASMCACHE_MODULE && call->kind != WASMCACHE_COMPONENT)
+        return wc_misuse(err, function, "the kind is neither module nor component");
+    if (attachment && !(attachment->table.kinds & 1u << call->kind))
+        return wc_misuse(err, function, "the engine was built without that kind");
+    call->report.reason = WASMCACHE_REASON_NONE;
+    return 0;
+}
+
+int wc_call_may_look(struct wc_call *call)
+{
+    if (!wc_cache_usable(call->attachment->cache))
+        call->report.reason = WASMCACHE_REASON_CACHE_OFF;
+    else if (call->attachment->error)
+        call->report.reason = WASMCACHE_REASON_UNATTACHED;
+    else
+        return 1;
+    return 0;
+}

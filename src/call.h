@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WC_CALL_H
+#define WC_CALL_H
+
+/*
+ * One call of get, load or save, from its arguments to its report.
+ *
+ *     wc_call_start(&call, attachment, kind);
+ *     rc = wc_call_check(&call, report, "wasmcache_load", &err);
+ *     ... wc_load(), wc_save(), which fill call.report and tell of events
+ *     return wc_call_end(&call, report, rc, &err);
+ */
+
+#include "attachment.h"
+
+struct wc_call {
+    wasmcache_attachment *attachment;
+    wasmcache_kind kind;
+    unsigned flags; /* WASMCACHE_GET_... */
+    int replace;    /* a save replaces a sound entry */
+    wasmcache_report report;
+    uint64_t started;
+    char hex[WASMCACHE_KEY_HEX_SIZE];
+};
+
+void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmcache_kind kind);
+/* Fills the caller's report, also on misuse, and makes the error the thread's last. Returns rc. */
+int wc_call_end(struct wc_call *call, wasmcache_report *report, int rc, const struct wc_error *err);
+/* EMISUSE: report, kind. */
+int wc_call_check(struct wc_call *call, const wasmcache_report *report, const char *function,
+                  struct wc_error *err);
+int wc_misuse(struct wc_error *err, const char *function, const char *what);
+
+void wc_call_set_key(struct wc_call *call, const wasmcache_key *key);
+/* Is there anything to look in? If not, the report says why. */
+int wc_call_may_look(struct wc_call *call);
+/* Tells of something that happened to this call's entry. `path` and `err` may be NULL. */
+void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const char *path,
+                  const struct wc_error *err, uint64_t ns);
+
+/* load.c: finds the entry and has the engine load it. Fills the report; a damaged entry is removed.
+ * EMISS, ECORRUPT, EMISMATCH, ENEWER, EUNTRUSTED, EIO, EBUSY, EENGINE, ENOMEM. */
+int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struct wc_error *err);
+/* save.c: serializes and publishes. Fills the report. As wasmcache_save(). */
+int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct wc_error *err);
+
+#endif

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A hit, from the key to the engine. What was checked is what the engine gets: it opens the same
+ * descriptor again, or is handed its bytes.
+ */
+#include "call.h"
+
+/* From the file that was checked, without a copy. EENGINE: not this way. */
+static int engine_load_file(struct wc_call *call, const struct wc_entry_file *file, void **native,
+                            struct wc_error *err)
+{
+    wasmcache_attachment *a = call->attachment;
+    void *error = NULL;
+    char path[40];
+    if (!a->table.deserialize_file || atomic_load_explicit(&a->cache->noexec, memory_order_relaxed))
+        return wc_fail(err, WASMCACHE_EENGINE, 0, NULL, NULL, "The engine maps no file from here");
+    if (wc_os_fd_path(file->fd, path) < 0)
+        return wc_fail(err, WASMCACHE_EENGINE, 0, NULL, NULL,
+                       "There is no /proc to open the file by");
+    if (a->table.deserialize_file(a->engine, call->kind, path, native, &error) == 0)
+        return 0;
+    return wc_engine_failure(a, error, "deserialize_file", err);
+}
+
+/* From the bytes of the same file, which the engine copies. */
+static int engine_load_bytes(struct wc_call *call, const struct wc_entry_file *file, void **native,
+                             struct wc_error *err)
+{
+    wasmcache_attachment *a = call->attachment;
+    const size_t size = (size_t)file->trailer.artifact_bytes;
+    void *error = NULL;
+    const void *bytes;
+    int rc = wc_os_map(file->fd, size, &bytes);
+    if (rc < 0)
+        return wc_fail(err, wc_error_of_errno(rc), rc, "mmap", file->path, "Cannot map %s",
+                       file->path);
+    rc = a->table.deserialize(a->engine, call->kind, bytes, size, native, &error);
+    if (rc)
+        rc = wc_engine_failure(a, error, "deserialize", err);
+    wc_os_unmap(bytes, size);
+    return rc;
+}
+
+static int engine_load(struct wc_call *call, const struct wc_entry_file *file, void **native,
+                       struct wc_error *err)
+{
+    struct wc_error why;
+    int rc;
+    wc_error_init(&why);
+    if (engine_load_file(call, file, native, &why) == 0)
+        return 0;
+    rc = engine_load_bytes(call, file, native, err);
+    if (rc == 0 && call->attachment->table.deserialize_file &&
+        !atomic_load_explicit(&call->attachment->cache->noexec, memory_order_relaxed)) {
+        if (wc_os_is_noexec(file->fd))
+            atomic_store(&call->attachment->cache->noexec, 1);
+        wc_call_tell(call, WASMCACHE_EVENT_FALLBACK, file->path, &why, 0);
+    }
+    return rc;
+}
+
+/* A damaged entry goes, so that it is not read again; unless it was replaced meanwhile. */
+static void remove_damaged(struct wc_call *call, const struct wc_folder *folder,
+                           const struct wc_entry_file *file)
+{
+    struct wc_error err;
+    int rc;
+    if (call->attachment->cache->store.flags & WASMCACHE_READ_ONLY)
+        return;
+    wc_error_init(&err);
+    rc = wc_store_remove(folder, file->name, file->fd, &err);
+    if (rc == 0)
+        wc_call_tell(call, WASMCACHE_EVENT_REMOVED, file->path, NULL, 0);
+    else if (rc != WASMCACHE_EMISS && rc != WASMCACHE_EBUSY)
+        wc_call_tell(call, WASMCACHE_EVENT_REMOVE_FAILED, file->path, &err, 0);
+}
+
+/* Finds the entry and has the engine load it. */
+static int load_from(struct wc_call *call, const struct wc_folder *folder,
+                     struct wc_entry_file *file, const wasmcache_key *key, void **native,
+                     struct wc_error *err)
+{
+    const wasmcache_attachment *a = call->attachment;
+    const struct wc_expect expect = {call->kind, key, a->engine_namespace, a->fingerprint,
+                                     a->shared_id};
+    int rc = wc_store_open_entry(file, &a->cache->store, folder, &expect, err);
+    if (rc == 0)
+        rc = wc_entry_file_verify(file, err);
+    if (rc < 0)
+        return rc;
+    call->report.artifact_bytes = file->trailer.artifact_bytes;
+    rc = engine_load(call, file, native, err);
+    if (rc == 0 && file->trailer.wasm_bytes)
+        call->report.wasm_bytes = file->trailer.wasm_bytes;
+    return rc;
+}
+
+int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struct wc_error *err)
+{
+    wasmcache_attachment *a = call->attachment;
+    const uint64_t started = wc_os_monotonic_ns();
+    struct wc_folder folder;
+    struct wc_entry_file file = {.fd = -1};
+    int rc;
+
+    wc_call_set_key(call, key);
+    rc = wc_store_open_folder(&folder, &a->cache->store, a->engine_namespace, WC_GATE_LOOK, err);
+    wc_cache_note(a->cache, rc, err);
+    if (rc == 0)
+        rc = load_from(call, &folder, &file, key, native, err);
+    call->report.load_ns = wc_os_monotonic_ns() - started;
+    if (rc == 0) {
+        call->report.outcome = WASMCACHE_HIT;
+        call->report.reason = WASMCACHE_REASON_NONE;
+        wc_call_tell(call, WASMCACHE_EVENT_HIT, file.path, NULL, call->report.load_ns);
+    } else {
+        call->report.reason = err->off ? WASMCACHE_REASON_CACHE_OFF : wc_reason_of_error(rc);
+        call->report.artifact_bytes = 0;
+        wc_call_tell(call, WASMCACHE_EVENT_MISS, NULL, err, call->report.load_ns);
+        if (rc == WASMCACHE_ECORRUPT)
+            remove_damaged(call, &folder, &file);
+    }
+    wc_entry_file_close(&file);
+    wc_folder_close(&folder);
+    return rc;
+}

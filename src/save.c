@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "call.h"
+#include "publish.h"
+
+static int serialize(struct wc_call *call, void *native, wasmcache_artifact *out,
+                     struct wc_error *err)
+{
+    const wasmcache_attachment *a = call->attachment;
+    void *error = NULL;
+    if (!a->table.serialize)
+        return wc_fail(err, WASMCACHE_EENGINE, 0, NULL, NULL, "The engine cannot serialize");
+    if (a->table.serialize(a->engine, call->kind, native, out, &error))
+        return wc_engine_failure(a, error, "serialize", err);
+    if (out->size)
+        return 0;
+    a->table.artifact_free(out);
+    return wc_fail(err, WASMCACHE_EENGINE, 0, "serialize", NULL,
+                   "The engine serialized a module to nothing");
+}
+
+static int publish(struct wc_call *call, const wasmcache_key *key,
+                   const wasmcache_artifact *artifact, enum wc_published *published,
+                   struct wc_error *err)
+{
+    const wasmcache_attachment *a = call->attachment;
+    const int reproducible = (a->cache->store.flags & WASMCACHE_REPRODUCIBLE) != 0;
+    struct wc_trailer trailer = {0};
+    unsigned flags = a->shared_id ? WC_PUBLISH_LEAVE_FOREIGN : 0;
+
+    if (call->replace || call->report.reason == WASMCACHE_REASON_ENGINE_REFUSED)
+        flags |= WC_PUBLISH_REPLACE;
+    trailer.kind = call->kind;
+    trailer.artifact_bytes = artifact->size;
+    trailer.key = *key;
+    memcpy(trailer.fingerprint, a->fingerprint, sizeof(trailer.fingerprint));
+    memcpy(trailer.engine_namespace, a->engine_namespace, sizeof(trailer.engine_namespace));
+    trailer.wasm_bytes = call->report.wasm_bytes;
+    trailer.compile_ns = reproducible ? 0 : call->report.compile_ns;
+    trailer.created = reproducible ? 0 : wc_os_wall_seconds();
+    return wc_publish(published, &a->cache->store, &trailer, artifact->data, flags, err);
+}
+
+int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct wc_error *err)
+{
+    wasmcache_attachment *a = call->attachment;
+    const uint64_t started = wc_os_monotonic_ns();
+    enum wc_published published = WC_PUBLISHED_NEW;
+    wasmcache_artifact artifact = {NULL, 0, {NULL, NULL, NULL}};
+    char path[WC_PATH_SIZE] = "";
+    int rc;
+
+    wc_call_set_key(call, key);
+    rc = wc_attachment_recheck(a, err);
+    if (rc == 0) {
+        rc = wc_publish_ready(&a->cache->store, a->engine_namespace, err);
+        wc_cache_note(a->cache, rc, err);
+    }
+    if (rc == 0)
+        rc = serialize(call, native, &artifact, err);
+    if (rc == 0) {
+        call->report.artifact_bytes = artifact.size;
+        rc = publish(call, key, &artifact, &published, err);
+        a->table.artifact_free(&artifact);
+    }
+    call->report.save_ns = wc_os_monotonic_ns() - started;
+    if (rc < 0) {
+        wc_call_tell(call, WASMCACHE_EVENT_SAVE_FAILED, NULL, err, call->report.save_ns);
+    } else if (a->cache->on_event) {
+        (void)wasmcache_entry_path(path, sizeof(path), a->cache, a->engine_namespace, key);
+        wc_call_tell(call,
+                     published == WC_PUBLISHED_NEW ? WASMCACHE_EVENT_SAVED : WASMCACHE_EVENT_KEPT,
+                     path, NULL, call->report.save_ns);
+    }
+    return rc;
+}
