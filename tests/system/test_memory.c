@@ -21,34 +21,33 @@ static struct fixture {
     char *dir, *wasm; /* the cache with the module in it, its source */
     wasmcache_key key;
     char *entry; /* its path */
-    size_t wasm_size, artifact;
+    size_t wasm_size;
 } fixture;
 
 /* The module is compiled by another process, so that this one and its forks begin with nothing. */
 static int set_up(void **state)
 {
-    const char *names[] = {"php", "boolector"};
+    /* Without php a module of our own, since the artifact of a small one is less than what a save
+     * may take: a copy of it would not show. */
+    const unsigned functions = 60000;
     char out[512], ns[192], hex[WASMCACHE_KEY_HEX_SIZE];
     struct fixture *f = &fixture;
-    uint8_t *wasm = NULL;
-    int i;
+    uint8_t *wasm = real_module("php", &f->wasm_size);
     (void)state;
+    printf("%s\n", wasm ? "php.wasm" : "there is no php.wasm (tools/modules): a made one");
+    if (!wasm) {
+        wasm = malloc(WASM_WORK_ROOM(functions));
+        f->wasm_size = wasm_work(wasm, 3, functions);
+    }
     scratch_init(&f->scratch);
     f->dir = scratch_in(&f->scratch, "cache");
     f->wasm = scratch_in(&f->scratch, "module.wasm");
-    for (i = 0; i < 2 && !wasm; i++)
-        wasm = real_module(names[i], &f->wasm_size);
-    if (!wasm) {
-        printf("there is no php.wasm and no boolector.wasm (tools/modules)\n");
-        return 0;
-    }
     scratch_write(f->wasm, wasm, f->wasm_size, 0444);
     f->key = key_of(wasm, f->wasm_size);
     free(wasm);
     assert_int_equal(run_program(out, sizeof(out), "host_module", f->dir, f->wasm, "-", NULL), 0);
     assert_int_equal(sscanf(out, "hit none %191s ", ns), 1);
     f->entry = scratch_in(&f->scratch, "cache/%s/%s.bin", ns, wasmcache_key_to_hex(hex, &f->key));
-    printf("%s.wasm, %zu bytes\n", names[i - 1], f->wasm_size);
     return 0;
 }
 
@@ -132,7 +131,7 @@ static int save_by_engine(struct host *h)
 static int save_by_us(struct host *h)
 {
     wasmcache_report report = WASMCACHE_REPORT_INIT;
-    return wasmcache_save(h->wc, WASMCACHE_MODULE, &fixture.key, loaded, NULL, &report) == 0;
+    return wasmcache_save(h->wc, WASMCACHE_MODULE, &fixture.key, loaded, &report) == 0;
 }
 
 /* 0: it worked under the limit. */
@@ -195,8 +194,6 @@ static void load_needs_what_the_engine_needs_and_a_mebibyte(void **state)
 {
     size_t bare, ours, whole;
     (void)state;
-    if (!fixture.entry)
-        skip();
     bare = least("a load by the engine itself", load_by_engine);
     ours = least("a load by key", load_by_us);
     whole = least("a hit from a path", get_by_us);
@@ -208,11 +205,9 @@ static void save_needs_the_serialized_bytes_and_four_mebibytes(void **state)
 {
     size_t bare, ours;
     (void)state;
-    if (!fixture.entry)
-        skip();
     bare = least("to serialize by the engine itself", save_by_engine);
     ours = least("a save", save_by_us);
-    assert_true(bare > MIB);
+    assert_true(bare > 4 * MIB);
     assert_true(ours <= bare + 4 * MIB);
 }
 
