@@ -591,8 +591,8 @@ WASMCACHE_API int wasmcache_entry_path(char *out, size_t size, wasmcache *cache,
 WASMCACHE_API int wasmcache_entry_check(wasmcache_entry *out, wasmcache *cache,
                                         const char *engine_namespace, const wasmcache_key *key,
                                         unsigned flags);
-/* Removes one entry, whatever its state. EMISS: it is not there. EBUSY: others keep publishing it.
- * EIO, EUNTRUSTED, EMISUSE, EOFF. */
+/* Removes the entry that is there, whatever its state; one that is published meanwhile stays.
+ * EMISS: there is none. EIO, EUNTRUSTED, EMISUSE, EOFF. */
 WASMCACHE_API int wasmcache_remove(wasmcache *cache, const char *engine_namespace,
                                    const wasmcache_key *key);
 

@@ -140,8 +140,7 @@ static int open_for_removal(struct wc_folder *folder, wasmcache *cache,
     return wc_store_open_folder(folder, &cache->store, engine_namespace, WC_GATE_LOOK, err);
 }
 
-/* Removes what has that name now. EBUSY: it was replaced meanwhile. */
-static int remove_once(const struct wc_folder *folder, const char *name, struct wc_error *err)
+static int remove_now(const struct wc_folder *folder, const char *name, struct wc_error *err)
 {
     int rc, fd = wc_os_open_read(folder->fd, name); /* one that can be locked, if there is one */
     if (fd < 0 && fd != -ENOENT)
@@ -154,7 +153,7 @@ static int remove_once(const struct wc_folder *folder, const char *name, struct 
                        folder->path, name);
     rc = wc_store_remove(folder, name, fd, err);
     wc_os_close(fd);
-    return rc;
+    return rc == WASMCACHE_EBUSY ? 0 : rc; /* it is gone; what took its place is another */
 }
 
 int wasmcache_remove(wasmcache *cache, const char *engine_namespace, const wasmcache_key *key)
@@ -169,9 +168,7 @@ int wasmcache_remove(wasmcache *cache, const char *engine_namespace, const wasmc
     if (rc < 0)
         return wc_error_publish(&err, rc);
     wc_entry_name(name, key);
-    rc = WASMCACHE_EBUSY;
-    for (int attempt = 0; rc == WASMCACHE_EBUSY && attempt < 8; attempt++)
-        rc = remove_once(&folder, name, &err);
+    rc = remove_now(&folder, name, &err);
     wc_folder_close(&folder);
     return wc_error_publish(&err, rc);
 }

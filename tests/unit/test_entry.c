@@ -88,6 +88,14 @@ static void key_of_hex(wasmcache_key *key, const char *hex)
     assert_int_equal(wasmcache_key_from_hex(key, hex), 0);
 }
 
+static void digest_of(struct wc_digest *out, enum wc_digest_kind kind, const void *bytes,
+                      size_t length)
+{
+    struct wc_digest_state *digest = must_have(wc_digest_start(kind));
+    wc_digest_add(digest, bytes, length);
+    wc_digest_finish(digest, out);
+}
+
 /* What tests/golden/good.bin says. */
 static struct wc_trailer golden_trailer(void)
 {
@@ -96,7 +104,7 @@ static struct wc_trailer golden_trailer(void)
     memset(&t, 0, sizeof(t));
     t.kind = WASMCACHE_MODULE;
     t.artifact_bytes = strlen(golden_artifact);
-    wc_digest_of(&t.digest, WC_DIGEST_XXH3_128, golden_artifact, strlen(golden_artifact));
+    digest_of(&t.digest, WC_DIGEST_XXH3_128, golden_artifact, strlen(golden_artifact));
     key_of_hex(&t.key, golden_key);
     key_of_hex(&fingerprint, golden_fingerprint);
     memcpy(t.fingerprint, fingerprint.bytes, 32);
@@ -227,8 +235,7 @@ static void round_trip(void **state)
             struct file f;
             t.kind = n % 2 ? WASMCACHE_MODULE : WASMCACHE_COMPONENT;
             t.artifact_bytes = length;
-            wc_digest_of(&t.digest, n % 3 ? WC_DIGEST_XXH3_128 : WC_DIGEST_SHA256, artifact,
-                         length);
+            digest_of(&t.digest, n % 3 ? WC_DIGEST_XXH3_128 : WC_DIGEST_SHA256, artifact, length);
             if (n % 2)
                 key_of_hex(&t.key, "0CC78860D414714C");
             t.wasm_bytes = numbers[n];
@@ -272,21 +279,21 @@ static void digests(void **state)
         bytes[i] = (uint8_t)(i * i);
     for (size_t length = 0; length <= sizeof(bytes); length += 37)
         for (size_t cut = 0; cut <= length; cut += 61) {
-            struct wc_digest_state *digest = must_have(wc_digest_start());
+            struct wc_digest_state *digest = must_have(wc_digest_start(WC_DIGEST_XXH3_128));
             wc_digest_add(digest, bytes, cut);
             wc_digest_add(digest, bytes + cut, length - cut);
             memset(&in_parts, 0xEE, sizeof(in_parts));
             wc_digest_finish(digest, &in_parts);
-            wc_digest_of(&at_once, WC_DIGEST_XXH3_128, bytes, length);
+            digest_of(&at_once, WC_DIGEST_XXH3_128, bytes, length);
             assert_int_equal(in_parts.kind, WC_DIGEST_XXH3_128);
             assert_memory_equal(in_parts.bytes, at_once.bytes, sizeof(at_once.bytes));
             assert_memory_equal(in_parts.bytes + 16, zero, sizeof(zero));
         }
-    wc_digest_of(&at_once, WC_DIGEST_SHA256, "abc", 3);
+    digest_of(&at_once, WC_DIGEST_SHA256, "abc", 3);
     assert_int_equal(at_once.kind, WC_DIGEST_SHA256);
     assert_int_equal(at_once.bytes[0], 0xBA);
     assert_int_equal(at_once.bytes[31], 0xAD);
-    wc_digest_free(must_have(wc_digest_start()));
+    wc_digest_free(must_have(wc_digest_start(WC_DIGEST_XXH3_128)));
 }
 
 /* How much of the end is at hand changes the answer only by asking for more. */
@@ -391,11 +398,11 @@ static void every_bit_of_an_artifact(void **state)
     for (size_t bit = 0; bit < strlen(golden_artifact) * 8; bit++) {
         f.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
         assert_int_equal(judge(&t, &f), 0); /* the trailer is sound; the digest tells */
-        wc_digest_of(&digest, t.digest.kind, f.bytes, (size_t)t.artifact_bytes);
+        digest_of(&digest, t.digest.kind, f.bytes, (size_t)t.artifact_bytes);
         assert_memory_not_equal(digest.bytes, t.digest.bytes, sizeof(digest.bytes));
         f.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
     }
-    wc_digest_of(&digest, t.digest.kind, f.bytes, (size_t)t.artifact_bytes);
+    digest_of(&digest, t.digest.kind, f.bytes, (size_t)t.artifact_bytes);
     assert_memory_equal(digest.bytes, t.digest.bytes, sizeof(digest.bytes));
     free(f.bytes);
 }
@@ -610,7 +617,7 @@ static void artifacts_of_impossible_lengths(void **state)
     for (size_t n = good + 1; n <= 16; n++) {
         struct wc_trailer t = golden_trailer();
         struct wc_digest digest;
-        wc_digest_of(&digest, t.digest.kind, "tiny artifact\0\0", n);
+        digest_of(&digest, t.digest.kind, "tiny artifact\0\0", n);
         assert_memory_not_equal(digest.bytes, t.digest.bytes, sizeof(digest.bytes));
     }
     for (uint64_t n = 0; n < 2048; n++)
@@ -759,7 +766,7 @@ static void assert_golden(const struct golden *g, const struct file *f, const st
     assert_string_equal(hex, g->digest);
     assert_int_equal(t->artifact_bytes, strlen(g->artifact));
     assert_memory_equal(f->bytes, g->artifact, strlen(g->artifact));
-    wc_digest_of(&digest, t->digest.kind, f->bytes, (size_t)t->artifact_bytes);
+    digest_of(&digest, t->digest.kind, f->bytes, (size_t)t->artifact_bytes);
     assert_memory_equal(digest.bytes, t->digest.bytes, sizeof(digest.bytes));
     assert_string_equal(wasmcache_key_to_hex(hex, &t->key), g->key);
     wc_hex(hex, t->fingerprint, 32);
@@ -796,8 +803,7 @@ static void golden_files_are_written(void **state)
             continue;
         t.kind = golden[i].kind;
         t.artifact_bytes = strlen(golden[i].artifact);
-        wc_digest_of(&t.digest, golden[i].digest_kind, golden[i].artifact,
-                     strlen(golden[i].artifact));
+        digest_of(&t.digest, golden[i].digest_kind, golden[i].artifact, strlen(golden[i].artifact));
         key_of_hex(&t.key, golden[i].key);
         if (golden[i].reproducible)
             t.compile_ns = t.created = 0;
@@ -820,7 +826,7 @@ static void bad_artifact_has_a_sound_trailer(void **state)
     struct wc_digest digest;
     (void)state;
     assert_int_equal(judge(&t, &f), 0);
-    wc_digest_of(&digest, t.digest.kind, f.bytes, (size_t)t.artifact_bytes);
+    digest_of(&digest, t.digest.kind, f.bytes, (size_t)t.artifact_bytes);
     assert_memory_not_equal(digest.bytes, t.digest.bytes, 16);
     free(f.bytes);
 }
@@ -934,6 +940,7 @@ static void golden_files_in_a_store(void **state)
 static void store_reads_a_longer_trailer(void **state)
 {
     struct world *w = *state;
+    struct wc_folder folder;
     struct wc_entry_file file;
     struct wc_error err;
     struct wc_expect expect;
@@ -944,10 +951,14 @@ static void store_reads_a_longer_trailer(void **state)
     expect.key = &good.key;
     expect.engine_namespace = golden_namespace;
     expect.fingerprint = good.fingerprint;
-    assert_int_equal(wc_store_open_entry(&w->cache->store, &expect, &file, &err), 0);
+    expect.shared = 0;
+    assert_int_equal(
+        wc_store_open_folder(&folder, &w->cache->store, golden_namespace, WC_GATE_LOOK, &err), 0);
+    assert_int_equal(wc_store_open_entry(&file, &w->cache->store, &folder, &expect, &err), 0);
     assert_same(&file.trailer, &good);
     assert_int_equal(wc_entry_file_verify(&file, &err), 0);
     wc_entry_file_close(&file);
+    wc_folder_close(&folder);
 }
 
 /* Not only the trailer: the file that is published is the golden one. */
