@@ -388,6 +388,33 @@ static void copy_under_another_namespace(void **state)
     victim_end(&v);
 }
 
+/* The same engine under a name of its own: what another folder has is not what was saved in it. */
+static void copy_under_another_name_of_the_same_engine(void **state)
+{
+    struct victim v;
+    wasmcache_attach_options options = WASMCACHE_ATTACH_OPTIONS_INIT;
+    wasmcache_report report;
+    wasmcache_attachment *own;
+    char *folder, *path;
+    (void)state;
+    victim_make_small(&v);
+    own = v.h.wc;
+    options.engine_id = "another-name";
+    options.settings = "";
+    v.h.wc = wasmcache_wasmtime_attach_with(v.h.cache, v.h.engine, &options);
+    folder = scratch_in(&v.scratch, "cache/%s", host_namespace(&v.h));
+    assert_int_equal(mkdir(folder, 0700), 0);
+    path = entry_path(&v.scratch, &v.h, v.wasm, v.wasm_size);
+    scratch_write(path, v.copy, v.size, 0400);
+    assert_int_equal(load(&v, &report), WASMCACHE_EMISMATCH);
+    assert_int_equal(host_loads(), 0);
+    assert_true(scratch_exists(path));
+    wasmcache_detach(v.h.wc);
+    v.h.wc = own;
+    assert_sound(&v);
+    victim_end(&v);
+}
+
 static void entry_of_another_kind(void **state)
 {
     struct victim v;
@@ -458,6 +485,7 @@ int main(void)
         cmocka_unit_test(other_shapes),
         cmocka_unit_test(copy_under_another_key),
         cmocka_unit_test(copy_under_another_namespace),
+        cmocka_unit_test(copy_under_another_name_of_the_same_engine),
         cmocka_unit_test(entry_of_another_kind),
         cmocka_unit_test(later_version_is_left_alone),
     };
