@@ -91,9 +91,10 @@ static void key_of_hex(wasmcache_key *key, const char *hex)
 static void digest_of(struct wc_digest *out, enum wc_digest_kind kind, const void *bytes,
                       size_t length)
 {
-    struct wc_digest_state *digest = must_have(wc_digest_start(kind));
-    wc_digest_add(digest, bytes, length);
-    wc_digest_finish(digest, out);
+    struct wc_digest_state *state = must_have(wc_digest_start(kind));
+    wc_digest_add(state, bytes, length);
+    memset(out, 0xEE, sizeof(*out));
+    wc_digest_finish(state, out);
 }
 
 /* What tests/golden/good.bin says. */
@@ -271,29 +272,33 @@ static void encoder_leaves_no_byte(void **state)
 
 static void digests(void **state)
 {
-    uint8_t bytes[1000];
+    uint8_t bytes[1000], expected[32];
     struct wc_digest at_once, in_parts;
     static const uint8_t zero[16];
     (void)state;
     for (size_t i = 0; i < sizeof(bytes); i++)
         bytes[i] = (uint8_t)(i * i);
-    for (size_t length = 0; length <= sizeof(bytes); length += 37)
-        for (size_t cut = 0; cut <= length; cut += 61) {
-            struct wc_digest_state *digest = must_have(wc_digest_start(WC_DIGEST_XXH3_128));
-            wc_digest_add(digest, bytes, cut);
-            wc_digest_add(digest, bytes + cut, length - cut);
-            memset(&in_parts, 0xEE, sizeof(in_parts));
-            wc_digest_finish(digest, &in_parts);
-            digest_of(&at_once, WC_DIGEST_XXH3_128, bytes, length);
-            assert_int_equal(in_parts.kind, WC_DIGEST_XXH3_128);
-            assert_memory_equal(in_parts.bytes, at_once.bytes, sizeof(at_once.bytes));
-            assert_memory_equal(in_parts.bytes + 16, zero, sizeof(zero));
-        }
-    digest_of(&at_once, WC_DIGEST_SHA256, "abc", 3);
-    assert_int_equal(at_once.kind, WC_DIGEST_SHA256);
-    assert_int_equal(at_once.bytes[0], 0xBA);
-    assert_int_equal(at_once.bytes[31], 0xAD);
-    wc_digest_free(must_have(wc_digest_start(WC_DIGEST_XXH3_128)));
+    for (int k = WC_DIGEST_XXH3_128; k <= WC_DIGEST_SHA256; k++)
+        for (size_t length = 0; length <= sizeof(bytes); length += 37)
+            for (size_t cut = 0; cut <= length; cut += 61) {
+                const enum wc_digest_kind kind = (enum wc_digest_kind)k;
+                struct wc_digest_state *digest = must_have(wc_digest_start(kind));
+                wc_digest_add(digest, bytes, cut);
+                wc_digest_add(digest, bytes + cut, length - cut);
+                memset(&in_parts, 0xEE, sizeof(in_parts));
+                wc_digest_finish(digest, &in_parts);
+                digest_of(&at_once, kind, bytes, length);
+                assert_int_equal(in_parts.kind, kind);
+                assert_memory_equal(in_parts.bytes, at_once.bytes, sizeof(at_once.bytes));
+                wc_sha256(expected, bytes, length);
+                if (kind == WC_DIGEST_SHA256)
+                    assert_memory_equal(in_parts.bytes, expected, 32);
+                else
+                    assert_memory_equal(in_parts.bytes + 16, zero, sizeof(zero));
+            }
+    for (int k = WC_DIGEST_XXH3_128; k <= WC_DIGEST_SHA256; k++)
+        wc_digest_free(must_have(wc_digest_start((enum wc_digest_kind)k)));
+    wc_digest_free(NULL);
 }
 
 /* How much of the end is at hand changes the answer only by asking for more. */
@@ -505,10 +510,38 @@ static void files_that_are_no_entries(void **state)
             memcpy(f.bytes + i, "WCa\xc5", 4);
         assert_int_equal(judgement(&f), WASMCACHE_ECORRUPT);
     }
-    /* A trailer alone, with nothing before it. */
-    wc_trailer_encode(f.bytes, &t);
+    /* A trailer alone, with nothing before it; also if it says so, or if the sum wraps around. */
     f.size = WC_TRAILER_SIZE;
-    assert_int_equal(judgement(&f), WASMCACHE_ECORRUPT);
+    for (uint64_t n = 0; n < 32; n++) {
+        t.artifact_bytes = n - 16;
+        wc_trailer_encode(f.bytes, &t);
+        assert_int_equal(judgement(&f), WASMCACHE_ECORRUPT);
+    }
+    free(f.bytes);
+}
+
+/* What has no trailer of ours may be another program's; what has a broken one is ours. */
+static void foreign_or_damaged(void **state)
+{
+    struct file f = golden_file("good");
+    struct wc_trailer ignored;
+    (void)state;
+    for (size_t bit = 16 * 8; bit < f.size * 8; bit++) {
+        struct wc_error err;
+        wc_error_init(&err);
+        f.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        assert_int_equal(wc_trailer_decode(&ignored, f.bytes, f.size, f.size, &err),
+                         WASMCACHE_ECORRUPT);
+        assert_int_equal(err.foreign, bit / 8 >= f.size - 4); /* the magic */
+        f.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+    for (size_t size = 0; size < WC_FOOTER_SIZE; size++) {
+        struct wc_error err;
+        wc_error_init(&err);
+        assert_int_equal(wc_trailer_decode(&ignored, f.bytes, size, size, &err),
+                         WASMCACHE_ECORRUPT);
+        assert_int_equal(err.foreign, 1);
+    }
     free(f.bytes);
 }
 
@@ -849,6 +882,7 @@ static int make_world(void **state)
     options.dir = scratch_in(&w->s, "cache");
     assert_int_equal(wasmcache_open(&w->cache, &options), 0);
     w->folder = scratch_in(&w->s, "cache/%s", golden_namespace);
+    assert_int_equal(mkdir(options.dir, 0700), 0);
     assert_int_equal(mkdir(w->folder, 0700), 0);
     *state = w;
     return 0;
@@ -1037,6 +1071,7 @@ int main(void)
         cmocka_unit_test(swapped_parts),
         cmocka_unit_test(zeroed_parts),
         cmocka_unit_test(files_that_are_no_entries),
+        cmocka_unit_test(foreign_or_damaged),
         cmocka_unit_test(newer_incompatible_versions),
         cmocka_unit_test(newer_incompatible_versions_are_not_looked_into),
         cmocka_unit_test(newer_compatible_versions_are_read),

@@ -34,7 +34,8 @@ static void error_names(void **state)
                {WASMCACHE_EABORTED, "aborted"},
                {WASMCACHE_EENGINE, "engine"},
                {WASMCACHE_EMISUSE, "misuse"},
-               {WASMCACHE_ENOMEM, "no-memory"}};
+               {WASMCACHE_ENOMEM, "no-memory"},
+               {WASMCACHE_EOFF, "off"}};
     (void)state;
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
         assert_int_equal(all[i].error, -(int)i); /* numbers are stable */
@@ -176,9 +177,9 @@ static void *look_at_first(void *argument)
 {
     const wasmcache_error_detail *detail = wasmcache_last_error();
     int *ok = argument;
-    *ok = detail && detail->error == 0 && detail->system_errno == 0 && detail->call &&
-          !detail->call[0] && detail->path && !detail->path[0] && detail->message &&
-          !detail->message[0];
+    *ok = detail && detail->size == sizeof(*detail) && detail->error == 0 &&
+          detail->system_errno == 0 && detail->call && !detail->call[0] && detail->path &&
+          !detail->path[0] && detail->message && !detail->message[0];
     return NULL;
 }
 

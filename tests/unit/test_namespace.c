@@ -512,15 +512,24 @@ static int watch_descriptors(const char *call)
     return 0;
 }
 
-static void watch_start(const char *root)
+struct world {
+    struct scratch s;
+    char *root;
+    wasmcache *cache;
+    struct fake_engine engine;
+    wasmcache_key key;
+    unsigned descriptors;
+};
+
+static void watch_start(const struct world *w)
 {
     DIR *dir;
     struct dirent *item;
     char *real;
     memset(&watch, 0, sizeof(watch));
-    real = realpath(root, NULL); /* as /proc shows it */
+    real = realpath(w->s.dir, NULL); /* as /proc shows it; the cache may not be there yet */
     assert_non_null(real);
-    snprintf(watch.root, sizeof(watch.root), "%s", real);
+    snprintf(watch.root, sizeof(watch.root), "%s%s", real, w->root + strlen(w->s.dir));
     free(real);
     dir = opendir("/proc/self/fd");
     assert_non_null(dir);
@@ -536,15 +545,6 @@ static void watch_end(void)
     wc_os_hook = NULL;
     assert_string_equal(watch.outside, "");
 }
-
-struct world {
-    struct scratch s;
-    char *root;
-    wasmcache *cache;
-    struct fake_engine engine;
-    wasmcache_key key;
-    unsigned descriptors;
-};
 
 /* A cache with something beside it that a path with ".." would find. */
 static int make_world(void **state)
@@ -653,7 +653,7 @@ static void fuzzed_names_leave_nothing_outside(void **state)
     const char *tree;
 
     random_state = 0xCAFE;
-    watch_start(w->root);
+    watch_start(w);
     for (int i = 0; i < FUZZED; i++) {
         next_name(&name);
         use_namespace(w, name.text);
@@ -695,7 +695,7 @@ static void fuzzed_keys(void **state)
     struct world *w = *state;
     unsigned good = 0;
     random_state = 0xBEEF;
-    watch_start(w->root);
+    watch_start(w);
     for (int i = 0; i < FUZZED; i++) {
         const unsigned calls = watch.calls;
         wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
@@ -754,7 +754,7 @@ static void fuzzed_names_in_the_directory(void **state)
         privates += (unsigned)(is(&re_temp, name.text) || is(&re_old, name.text));
     }
     assert_true(made == 400 && entries > 0 && privates > 0);
-    watch_start(w->root);
+    watch_start(w);
     assert_int_equal(wasmcache_iterate(&it, w->cache, NULL, 0), 0);
     while (wasmcache_iterator_next(it, &entry) == 0) {
         assert_string_equal(entry.engine_namespace, "n-v1");

@@ -217,6 +217,56 @@ static void sizes_of_get_options(void **state)
     wasmcache_close(use.cache);
 }
 
+static int use_source(const void *source, void *payload)
+{
+    struct attach_use *use = payload;
+    wasmcache_module *module = NULL;
+    int rc = wasmcache_get(&module, use->wc, WASMCACHE_MODULE, source, NULL, NULL);
+    assert_int_equal(module != NULL, rc == 0);
+    wasmcache_module_release(module);
+    return rc;
+}
+
+static void sizes_of_sources(void **state)
+{
+    struct fixture *f = *state;
+    const wasmcache_source source = wasmcache_source_bytes("\0asm", 4);
+    struct attach_use use = {f, open_cache(f), NULL};
+    use.wc = attach(f, use.cache);
+    try_sizes(&source, sizeof(source), use_source, &use);
+    assert_int_equal(f->engine.compiles, 1);
+    wasmcache_detach(use.wc);
+    wasmcache_close(use.cache);
+}
+
+static int use_save(const void *options, void *payload)
+{
+    struct attach_use *use = payload;
+    void *native = fake_module_new(&use->f->engine, WASMCACHE_MODULE, "\0asm", 4);
+    wasmcache_key key;
+    int rc;
+    assert_int_equal(wasmcache_key_from_bytes(&key, WASMCACHE_KEY_SHA256, "\0asm", 4), 0);
+    rc = wasmcache_save(use->wc, WASMCACHE_MODULE, &key, native, options, NULL);
+    use->f->engine.table.module_free(WASMCACHE_MODULE, native);
+    return rc;
+}
+
+static void sizes_of_save_options(void **state)
+{
+    struct fixture *f = *state;
+    const wasmcache_save_options options = WASMCACHE_SAVE_OPTIONS_INIT;
+    struct attach_use use = {f, open_cache(f), NULL};
+    use.wc = attach(f, use.cache);
+    try_sizes(&options, sizeof(options), use_save, &use);
+    for (unsigned bit = 0; bit < 32; bit++) {
+        wasmcache_save_options flags = options;
+        flags.flags = 1u << bit;
+        assert_int_equal(use_save(&flags, &use), bit < 1 ? 0 : WASMCACHE_EMISUSE);
+    }
+    wasmcache_detach(use.wc);
+    wasmcache_close(use.cache);
+}
+
 /* ---- what options may say ---- */
 
 static void assert_misuse(const wasmcache_options *options, const char *dir)
@@ -322,20 +372,21 @@ static void relative_directory_is_of_the_moment(void **state)
 {
     struct fixture *f = *state;
     wasmcache_options options = WASMCACHE_OPTIONS_INIT;
-    wasmcache_status_info info = WASMCACHE_STATUS_INIT;
+    wasmcache_attachment *wc;
     char before[4096];
-    wasmcache *cache = NULL;
+    struct attach_use use = {f, NULL, NULL};
     assert_non_null(getcwd(before, sizeof(before)));
     assert_int_equal(chdir(f->s.dir), 0);
     options.dir = "cache";
-    assert_int_equal(wasmcache_open(&cache, &options), 0);
+    assert_int_equal(wasmcache_open(&use.cache, &options), 0);
     assert_int_equal(chdir("/"), 0);
-    assert_int_equal(wasmcache_status(cache, &info), 0);
+    use.wc = wc = attach(f, use.cache);
+    assert_int_equal(use_get(NULL, &use), 0);
     assert_int_equal(chdir(before), 0);
-    assert_int_equal(info.state, WASMCACHE_STATE_ON);
-    assert_true(scratch_exists(f->dir));
-    assert_string_equal(strrchr(info.dir, '/'), "/cache");
-    wasmcache_close(cache);
+    assert_true(scratch_exists(f->dir)); /* made by the save, where it was when it was opened */
+    assert_false(scratch_exists("/cache"));
+    wasmcache_detach(wc);
+    wasmcache_close(use.cache);
 }
 
 static void trusted_users(void **state)
@@ -574,6 +625,8 @@ int main(void)
         TEST(sizes_of_attach_options),
         TEST(sizes_of_engine_tables),
         TEST(sizes_of_get_options),
+        TEST(sizes_of_sources),
+        TEST(sizes_of_save_options),
         TEST(unknown_flags_and_shares),
         TEST(directories),
         TEST(options_are_copied),
