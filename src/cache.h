@@ -29,7 +29,7 @@ void wc_cache_unref(wasmcache *cache);
 /* Tells of an event; `fill` has what is known, NULL strings are allowed in it. */
 void wc_event(wasmcache *cache, wasmcache_event_type type, wasmcache_event fill);
 /* What events and reports say of the directory as a whole: remembers that it failed (rc < 0 and
- * err->off) or works, and tells of a change once. */
+ * err->off) or works (rc is 0), and tells of a change once. */
 void wc_cache_note(wasmcache *cache, int rc, const struct wc_error *err);
 
 /* The size that a struct had in 0.1, whose last field then was `field`: what the oldest callers

@@ -59,7 +59,7 @@ void wc_cache_note(wasmcache *cache, int rc, const struct wc_error *err)
         fill.path = err->path;
         fill.message = err->message;
         wc_event(cache, WASMCACHE_EVENT_OFF, fill);
-    } else if (atomic_load_explicit(&cache->off, memory_order_relaxed) &&
+    } else if (rc == 0 && atomic_load_explicit(&cache->off, memory_order_relaxed) &&
                atomic_exchange(&cache->off, 0)) {
         fill.path = cache->store.dir;
         wc_event(cache, WASMCACHE_EVENT_ON, fill);

@@ -242,8 +242,9 @@ static int next_namespace(wasmcache_iterator *it, struct wc_error *err)
     if (!it->root)
         return WASMCACHE_EMISS;
     while ((name = wc_os_walk_next(it->root, &os)) != NULL) {
-        if (wc_namespace_valid(name))
-            return enter_namespace(it, name, err);
+        int rc = wc_namespace_valid(name) ? enter_namespace(it, name, err) : WASMCACHE_EMISS;
+        if (rc != WASMCACHE_EMISS) /* one that vanished since is none */
+            return rc;
     }
     wc_os_walk_close(it->root);
     it->root = NULL;

@@ -114,7 +114,9 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
         call->report.reason = WASMCACHE_REASON_NONE;
         wc_call_tell(call, WASMCACHE_EVENT_HIT, file.path, NULL, call->report.load_ns);
     } else {
-        call->report.reason = err->off ? WASMCACHE_REASON_CACHE_OFF : wc_reason_of_error(rc);
+        /* A directory that is missing and could not be made is no mere miss. */
+        const int off = err->off || (rc == WASMCACHE_EMISS && atomic_load(&a->cache->off));
+        call->report.reason = off ? WASMCACHE_REASON_CACHE_OFF : wc_reason_of_error(rc);
         call->report.artifact_bytes = 0;
         wc_call_tell(call, WASMCACHE_EVENT_MISS, NULL, err, call->report.load_ns);
         if (rc == WASMCACHE_ECORRUPT)

@@ -13,7 +13,8 @@ int wc_source_check(wasmcache_source *own, const wasmcache_source *source, struc
     const char *wrong = NULL;
     int rc = source ? wc_sized_in(own, sizeof(*own), source, SIZE_0_1(wasmcache_source, payload),
                                   "wasmcache_source", err)
-                    : wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL, "The source is NULL");
+                    : wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                              "The source is NULL; use wasmcache_source_bytes() and its like");
     if (rc < 0)
         return rc;
     if (own->type == WASMCACHE_SOURCE_BYTES)

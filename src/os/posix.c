@@ -131,8 +131,17 @@ int wc_os_open_identity(int at, const char *name)
 
 int wc_os_create(int at, const char *name)
 {
+    int fd, rc;
     ENTER("create");
-    return open_retry(at, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+    fd = open_retry(at, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return fd;
+    rc = result(fchmod(fd, 0600)); /* whatever the umask */
+    if (rc == 0)
+        return fd;
+    unlinkat(at, name, 0);
+    close(fd);
+    return rc;
 }
 
 int wc_os_open_unnamed(int at)

@@ -131,7 +131,7 @@ static int save_by_engine(struct host *h)
 static int save_by_us(struct host *h)
 {
     wasmcache_report report = WASMCACHE_REPORT_INIT;
-    return wasmcache_save(h->wc, WASMCACHE_MODULE, &fixture.key, loaded, &report) == 0;
+    return wasmcache_save(h->wc, WASMCACHE_MODULE, &fixture.key, loaded, NULL, &report) == 0;
 }
 
 /* 0: it worked under the limit. */

@@ -19,7 +19,7 @@
 
 /* Around checks that wait for a repair in src/. Build with -DPENDING=1 to see them fail. */
 #ifndef PENDING
-#define PENDING 0
+#define PENDING 1
 #endif
 
 /* Only records. */
