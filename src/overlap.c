@@ -8,7 +8,9 @@
  *   2. if P was reached by a bind mount of something inside C (up from there is not C): so P is
  * also compared with the folders of C, which are only one level deep;
  *   3. if a mount point below P shows C, a directory above C, or one of C's folders;
- *   4. if the path of C leads through P, as it does where ~/.cache is a link to another disk and
+ *   4. if C itself was reached by a mount of something that lies at, above or below P in its own
+ * file system: so their places there are compared, too;
+ *   5. if the path of C leads through P, as it does where ~/.cache is a link to another disk and
  * the guest is given the home directory: who can change the link chooses what the next process
  * takes for the cache. So each directory on the way is compared, and each link is followed by hand.
  *      This also sees a C that is not there yet and would be made below P.
@@ -96,7 +98,27 @@ static int is_child(int fd, const struct id *wanted)
 struct question {
     int cache_fd, guest_fd;
     struct id guest;
+    uint64_t fs; /* the file system of the cache, and where the cache lies in it */
+    char place[PATH_MAX];
 };
+
+/* Is one of the two paths the other, or above it? */
+static int is_prefix(const char *a, const char *b)
+{
+    size_t length = strlen(a);
+    return strncmp(a, b, length) == 0 && (!b[length] || b[length] == '/');
+}
+
+/* Does the directory `fd` lie at, above or below the cache in its own file system? */
+static int is_near_in_fs(const struct question *q, int fd)
+{
+    char place[PATH_MAX];
+    uint64_t fs;
+    int rc = wc_os_place_in_fs(fd, &fs, place, sizeof(place));
+    if (rc < 0)
+        return rc;
+    return fs == q->fs && (is_prefix(place, q->place) || is_prefix(q->place, place));
+}
 
 /* Does the directory `fd` show the cache: is it, is it above it, or is it one of its folders? */
 static int shows_cache(const struct question *q, int fd)
@@ -107,6 +129,8 @@ static int shows_cache(const struct question *q, int fd)
         rc = is_at_or_above(q->cache_fd, &here);
     if (rc == 0)
         rc = is_child(q->cache_fd, &here);
+    if (rc == 0)
+        rc = is_near_in_fs(q, fd);
     return rc;
 }
 
@@ -145,6 +169,8 @@ static int overlaps(struct question *q, int cache_fd)
     int rc;
     q->cache_fd = cache_fd;
     rc = id_of(cache_fd, &cache_id);
+    if (rc == 0)
+        rc = wc_os_place_in_fs(cache_fd, &q->fs, q->place, sizeof(q->place));
     if (rc == 0)
         rc = is_at_or_above(q->guest_fd, &cache_id);
     if (rc == 0)
@@ -250,7 +276,7 @@ static int overlaps_own_folder(struct question *q, int dir)
 
 int wasmcache_overlaps(wasmcache *cache, int dir_fd)
 {
-    struct question q = {-1, dir_fd, {0, 0}};
+    struct question q = {-1, dir_fd, {0, 0}, 0, ""};
     struct wc_error err;
     struct wc_os_stat st;
     int fd, rc;

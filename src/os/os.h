@@ -125,6 +125,12 @@ void wc_os_walk_close(struct wc_os_walk *walk);
 /* Calls `visit` with the path of each mount point until it returns non-zero, which is returned. */
 int wc_os_each_mount(int (*visit)(const char *path, void *payload), void *payload);
 
+/*
+ * Where in its file system the directory `fd` lies, whatever mount it was reached by: *fs tells
+ * file systems apart, `out` gets the path from the file system's root.
+ */
+int wc_os_place_in_fs(int fd, uint64_t *fs, char *out, size_t size);
+
 /* A malloc-ed absolute form of `path`, not resolved. NULL: no memory, or no working directory. */
 char *wc_os_absolute(const char *path);
 

@@ -480,54 +480,6 @@ void wc_os_walk_close(struct wc_os_walk *walk)
     free(walk);
 }
 
-/* mountinfo writes space, tab, newline and backslash as three octal digits. */
-static void unescape(char *text)
-{
-    char *to = text;
-    for (; *text; text++) {
-        if (text[0] == '\\' && text[1] && text[2] && text[3]) {
-            *to++ = (char)((text[1] - '0') * 64 + (text[2] - '0') * 8 + (text[3] - '0'));
-            text += 3;
-        } else {
-            *to++ = *text;
-        }
-    }
-    *to = '\0';
-}
-
-int wc_os_each_mount(int (*visit)(const char *path, void *payload), void *payload)
-{
-    FILE *file;
-    char *line = NULL;
-    size_t room = 0;
-    int rc = 0;
-    ENTER("each_mount");
-    if (LACKING(WC_OS_NO_PROC))
-        return -ENOENT;
-    file = fopen("/proc/self/mountinfo", "re");
-    if (!file)
-        return -errno;
-    while (rc == 0 && getline(&line, &room, file) >= 0) {
-        /* id parent major:minor root mountpoint ... */
-        char *field = line, *end;
-        for (int i = 0; field && i < 4; i++) {
-            field = strchr(field, ' ');
-            field = field ? field + 1 : NULL;
-        }
-        end = field ? strchr(field, ' ') : NULL;
-        if (!end)
-            continue;
-        *end = '\0';
-        unescape(field);
-        rc = visit(field, payload);
-    }
-    if (rc == 0 && ferror(file))
-        rc = -EIO;
-    free(line);
-    fclose(file);
-    return rc;
-}
-
 char *wc_os_absolute(const char *path)
 {
     char *cwd, *out;

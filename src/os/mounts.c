@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is mounted where, from /proc. Elsewhere than on Linux nothing can be told: -ENOENT. */
+#define _GNU_SOURCE
+#include "os/os.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct mount {
+    unsigned id, major, minor;
+    char *root;  /* of the mount in its file system */
+    char *point; /* where it is seen */
+};
+
+/* mountinfo writes space, tab, newline and backslash as three octal digits. */
+static void unescape(char *text)
+{
+    char *to = text;
+    for (; *text; text++) {
+        if (text[0] == '\\' && text[1] && text[2] && text[3]) {
+            *to++ = (char)((text[1] - '0') * 64 + (text[2] - '0') * 8 + (text[3] - '0'));
+            text += 3;
+        } else {
+            *to++ = *text;
+        }
+    }
+    *to = '\0';
+}
+
+/* Takes a number and the character behind it off *text. */
+static int take_number(char **text, char behind, unsigned *out)
+{
+    char *end;
+    unsigned long number;
+    errno = 0;
+    number = strtoul(*text, &end, 10);
+    if (end == *text || *end != behind || errno || number > UINT32_MAX)
+        return 0;
+    *text = end + 1;
+    *out = (unsigned)number;
+    return 1;
+}
+
+/* "36 35 98:0 /root /point rw,... " into *out, which points into the line. 0: it is no such line.
+ */
+static int parse(char *line, struct mount *out)
+{
+    unsigned parent;
+    char *point, *end;
+    if (!take_number(&line, ' ', &out->id) || !take_number(&line, ' ', &parent) ||
+        !take_number(&line, ':', &out->major) || !take_number(&line, ' ', &out->minor))
+        return 0;
+    point = strchr(line, ' ');
+    end = point ? strchr(point + 1, ' ') : NULL;
+    if (!end)
+        return 0;
+    *point++ = '\0';
+    *end = '\0';
+    unescape(line);
+    unescape(point);
+    out->root = line;
+    out->point = point;
+    return 1;
+}
+
+/* Calls `visit` for each mount until it returns non-zero, which is returned. */
+static int each(int (*visit)(const struct mount *mount, void *payload), void *payload)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    char *line = NULL;
+    size_t room = 0;
+    int rc = 0;
+    if (!file)
+        return -errno;
+    while (rc == 0 && getline(&line, &room, file) >= 0) {
+        struct mount mount;
+        if (parse(line, &mount))
+            rc = visit(&mount, payload);
+    }
+    if (rc == 0 && ferror(file))
+        rc = -EIO;
+    free(line);
+    fclose(file);
+    return rc;
+}
+
+#ifdef WASMCACHE_TESTING
+#define ENTER(call)                                                                                \
+    do {                                                                                           \
+        int injected_ = wc_os_hook ? wc_os_hook(call) : 0;                                         \
+        if (injected_)                                                                             \
+            return injected_;                                                                      \
+        if (wc_os_lacking & WC_OS_NO_PROC)                                                         \
+            return -ENOENT;                                                                        \
+    } while (0)
+#else
+#define ENTER(call) ((void)0)
+#endif
+
+struct visitor {
+    int (*visit)(const char *path, void *payload);
+    void *payload;
+};
+
+static int visit_point(const struct mount *mount, void *payload)
+{
+    const struct visitor *v = payload;
+    return v->visit(mount->point, v->payload);
+}
+
+int wc_os_each_mount(int (*visit)(const char *path, void *payload), void *payload)
+{
+    struct visitor v = {visit, payload};
+    ENTER("each_mount");
+    return each(visit_point, &v);
+}
+
+/* The mount that a descriptor was opened through. */
+static int mount_id(int fd)
+{
+    char path[64], line[128];
+    FILE *file;
+    int id = -ENOENT;
+    snprintf(path, sizeof(path), "/proc/thread-self/fdinfo/%d", fd);
+    file = fopen(path, "re");
+    if (!file)
+        return -errno;
+    while (id < 0 && fgets(line, sizeof(line), file))
+        if (strncmp(line, "mnt_id:", 7) == 0)
+            id = (int)strtol(line + 7, NULL, 10);
+    fclose(file);
+    return id;
+}
+
+struct place {
+    int id;
+    const char *path; /* as this process sees it */
+    uint64_t fs;
+    char *out;
+    size_t size;
+};
+
+static int visit_place(const struct mount *mount, void *payload)
+{
+    struct place *p = payload;
+    const char *root = strcmp(mount->root, "/") == 0 ? "" : mount->root;
+    size_t length = strlen(mount->point);
+    if (mount->id != (unsigned)p->id)
+        return 0;
+    if (strcmp(mount->point, "/") == 0)
+        length = 0;
+    if (strncmp(mount->point, p->path, length) != 0 || (p->path[length] && p->path[length] != '/'))
+        return -ENOENT; /* it moved meanwhile */
+    p->fs = (uint64_t)mount->major << 32 | mount->minor;
+    if (snprintf(p->out, p->size, "%s%s", root, p->path + length) >= (int)p->size)
+        return -ENAMETOOLONG;
+    return 1;
+}
+
+int wc_os_place_in_fs(int fd, uint64_t *fs, char *out, size_t size)
+{
+    char link[64], path[4096];
+    struct place p = {mount_id(fd), path, 0, out, size};
+    ssize_t n;
+    int rc;
+    ENTER("place_in_fs");
+    if (p.id < 0)
+        return p.id;
+    snprintf(link, sizeof(link), "/proc/thread-self/fd/%d", fd);
+    n = readlink(link, path, sizeof(path) - 1);
+    if (n < 0)
+        return -errno;
+    path[n] = '\0';
+    if (strcmp(path, "/") == 0)
+        path[0] = '\0';
+    rc = each(visit_place, &p);
+    *fs = p.fs;
+    return rc == 1 ? 0 : rc == 0 ? -ENOENT : rc;
+}
