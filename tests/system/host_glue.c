@@ -3,7 +3,7 @@
  * The README's host, that is the two touches, as C11 and as C++17: glue_everywhere.sh compiles it
  * against every engine.
  *
- *     host_glue DIR    prints "VERSION module OUTCOME component OUTCOME NAMESPACE"
+ *     host_glue DIR    prints "VERSION module OUTCOME component OUTCOME NAMESPACE FINGERPRINT"
  *
  * Exit status 1 if a module does not do what it should.
  */
@@ -18,7 +18,6 @@ static const uint8_t add[] = {0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00, 0x
                               0x60, 0x02, 0x7f, 0x7f, 0x01, 0x7f, 0x03, 0x02, 0x01, 0x00, 0x07,
                               0x07, 0x01, 0x03, 'a',  'd',  'd',  0x00, 0x00, 0x0a, 0x09, 0x01,
                               0x07, 0x00, 0x20, 0x00, 0x20, 0x01, 0x6a, 0x0b};
-static const uint8_t component_wasm[] = {0x00, 0x61, 0x73, 0x6d, 0x0d, 0x00, 0x01, 0x00};
 
 static const char *outcome = "nothing";
 
@@ -86,6 +85,7 @@ int main(int argc, char **argv)
     }
 #if defined(WASMCACHE_WASMTIME_COMPONENTS)
     {
+        static const uint8_t component_wasm[] = {0x00, 0x61, 0x73, 0x6d, 0x0d, 0x00, 0x01, 0x00};
         wasmtime_component_t *component = NULL;
         outcome = "nothing";
         error = wasmcache_wasmtime_component_new(wc, engine, component_wasm, sizeof(component_wasm),
@@ -96,7 +96,10 @@ int main(int argc, char **argv)
             wasmtime_component_delete(component);
     }
 #endif
-    printf(" %s\n", info.engine_namespace);
+    printf(" %s ", info.engine_namespace);
+    for (int i = 0; i < 32; i++)
+        printf("%02x", info.fingerprint[i]);
+    printf("\n");
     wasmcache_detach(wc);
     wasmcache_close(cache);
     wasm_engine_delete(engine);

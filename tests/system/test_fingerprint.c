@@ -86,8 +86,11 @@ static const struct setting {
     {"max_wasm_stack", SIZE, 100000, 0, ""},
     /* Checked when a memory is made: shared_memories_are_refused_by_the_store. */
     {"shared_memory", BOOL, 0, 0, ""},
-    /* Tools are told of code when it is loaded, wherever it comes from. */
-    {"profiler", ENUM, WASMTIME_PROFILING_STRATEGY_PERFMAP, 0, ""},
+#if defined(__x86_64__)
+    /* Tools are told of code when it is loaded, wherever it comes from. VTune is the one that
+     * leaves no file. */
+    {"profiler", ENUM, WASMTIME_PROFILING_STRATEGY_VTUNE, 0, ""},
+#endif
     /* Of the running process, on macOS alone. */
     {"macos_use_mach_ports", BOOL, 0, 0, ""},
 };
@@ -96,6 +99,9 @@ static const struct setting {
  * cache and a memory creator have no say in what is compiled: the one keeps artifacts, the other
  * gets the sizes that the code counts on and must obey them. */
 static const char *const others[] = {
+#if !defined(__x86_64__)
+    "profiler",
+#endif
 #if WASMTIME_VERSION_MAJOR < 45
     "strategy", /* has nothing to choose from */
 #endif
