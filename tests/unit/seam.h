@@ -17,11 +17,6 @@
 
 #include "os/os.h"
 
-/* Around checks that wait for a repair in src/. Build with -DPENDING=1 to see them fail. */
-#ifndef PENDING
-#define PENDING 1
-#endif
-
 /* Only records. */
 void seam_record(void);
 /* The nth call fails with `error`; sticky: and all after it. */

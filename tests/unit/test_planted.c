@@ -42,7 +42,7 @@ static const struct expected {
     int stays;
 } table[PLACES][KINDS] = {
     [ENTRY] = {{0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, 0}, {WASMCACHE_EUNTRUSTED, 1}},
-    [TEMP] = {{0, 0}, {0, 0}, {0, 0}, {0, !PENDING}, {0, !PENDING}, {0, 0}, {0, 1}},
+    [TEMP] = {{0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, 1}},
     [TAG] = {{0, 1}, {0, 1}, {0, 1}, {0, 1}, {0, 1}, {0, 1}, {0, 1}},
     [NAMESPACE] = {{WASMCACHE_EUNTRUSTED, 1},
                    {WASMCACHE_EUNTRUSTED, 1},
