@@ -510,7 +510,7 @@ static void a_loaded_module_can_be_saved_again(void **state)
         assert_adds(from.engine, module);
         wasmcache_detach(h.wc);
         h.wc = wasmcache_wasmtime_attach(h.cache, from.engine, "");
-        assert_int_equal(wasmcache_save(h.wc, WASMCACHE_MODULE, &key, module, &report), 0);
+        assert_int_equal(wasmcache_save(h.wc, WASMCACHE_MODULE, &key, module, NULL, &report), 0);
         wasmtime_module_delete(module);
         if (i == 0)
             first = report.artifact_bytes;
