@@ -402,6 +402,7 @@ static void copy_under_another_name_of_the_same_engine(void **state)
     options.engine_id = "another-name";
     options.settings = "";
     v.h.wc = wasmcache_wasmtime_attach_with(v.h.cache, v.h.engine, &options);
+    host_forget(&v.h.seen);
     folder = scratch_in(&v.scratch, "cache/%s", host_namespace(&v.h));
     assert_int_equal(mkdir(folder, 0700), 0);
     path = entry_path(&v.scratch, &v.h, v.wasm, v.wasm_size);
