@@ -166,7 +166,7 @@ int wasmcache_get_native(void **out, void **engine_error, wasmcache_attachment *
                      "wasmcache_get_native", &err);
     if (rc == 0)
         *out = native;
-    else if (rc == WASMCACHE_EENGINE)
+    else if (rc == WASMCACHE_EENGINE && engine_error)
         *engine_error = error;
     return wc_call_end(&call, report, rc, &err);
 }

@@ -305,7 +305,8 @@ static int write_and_name(enum wc_published *result, struct target *t, struct wc
         rc = write_all(t, trailer, artifact, err);
         if (rc == 0)
             rc = take_name(result, t, err);
-        if (rc != WASMCACHE_EIO || !cannot_link(err->system_errno) || strcmp(err->call, "link"))
+        if (rc != WASMCACHE_EIO || !cannot_link(err->system_errno) ||
+            strcmp(err->call, "link") != 0)
             return rc;
     }
     drop_temp(t);
