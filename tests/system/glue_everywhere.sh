@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The glue header is compiled in hosts, with their compiler and their engine: C11 and C++17, gcc and clang, against each
 # version of Wasmtime; and run, in two processes, a compile and then a hit. Also against headers of an engine that was
-# built without components, or without a compiler.
+# built without components, or without a compiler; and with another build of the same version.
 # no-asan no-tsan: the hosts here are compiled without
 . "$(dirname "$0")/lib_hosts.sh"
 
@@ -77,6 +77,35 @@ try_less() {
 	built=$((built + 4))
 }
 
+# A library that was replaced under the host by another build of the same version makes other code, perhaps: its entries
+# are its own. The host need not be compiled again, so that headers cannot tell.
+try_other_build() {
+	local version=$1 root=$2 first other
+	rm -rf cache other
+	mkdir other
+	compile host "$root" cc -std=c11 -no-pie -- "$host" || bad "$version, not position independent: does not compile"
+	first=$(./host cache) || bad "$version, not position independent: fails"
+	printf '%s\n' "$fingerprints" | grep -q "^$version ${first##* }$" || bad "$version: position dependence changes the fingerprint"
+	cp "$root/lib/libwasmtime.so" other/
+	python3 - other/libwasmtime.so <<-'PYTHON' || { bad "$version: no build id"; return; }
+		import sys
+		data = bytearray(open(sys.argv[1], "rb").read())
+		at = data.find(b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0")
+		if at < 0:
+		    sys.exit(1)
+		data[at + 16] ^= 1
+		open(sys.argv[1], "wb").write(data)
+	PYTHON
+	compile host "$root" cc -std=c11 -Wl,-rpath,"$tmp/other" -- "$host" || bad "$version: does not compile"
+	other=$(LD_LIBRARY_PATH=$tmp/other ./host cache) || bad "$version, another build: fails"
+	case $other in
+	"$version module saved component saved "*) ;;
+	*) bad "$version, another build: $other" ;;
+	esac
+	[ "${other##* }" != "${first##* }" ] || bad "$version: another build has the same fingerprint"
+	built=$((built + 2))
+}
+
 for version in $(engine_versions); do
 	root=$(engine_root "$version")
 	if [ -z "$root" ]; then
@@ -90,6 +119,9 @@ for version in $(engine_versions); do
 		try "$version" "$root" clang++ -std=c++17 host_glue.cc
 	fi
 	try_less "$version" "$root"
+	if command -v python3 >/dev/null; then
+		try_other_build "$version" "$root"
+	fi
 done
 [ -z "$missing" ] || [ $failures -gt 0 ] || skip "these engines were not fetched (tools/engine-wasmtime VERSION):$missing"
 distinct=$(printf '%s' "$fingerprints" | sort -u | wc -l)
