@@ -647,7 +647,7 @@ static void unreadable_source(void **state)
 #define PADDING 300000 /* more than one piece of what is read at a time */
 
 /* The glue's table, but each compile notes the key of what the engine was really given. */
-static wasmcache_key compiled_keys[4096];
+static wasmcache_key compiled_keys[65536]; /* more than a slow machine compiles meanwhile */
 static size_t compiled_count;
 
 static int noting_compile(void *engine, wasmcache_kind kind, const void *wasm, size_t length,
