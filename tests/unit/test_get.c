@@ -889,6 +889,21 @@ static void with_a_shared_id_what_does_not_match_is_others(void **state)
     assert_string_equal(r->events.log, "miss,save-failed,save-failed,");
     assert_int_equal(r->events.last[WASMCACHE_EVENT_MISS].reason, WASMCACHE_REASON_MISMATCHED);
     assert_int_equal(scratch_inode(rig_entry(r, wasm)), inode);
+    /* So is what another program saved there, which has no trailer of ours. */
+    scratch_write(rig_entry(r, wasm), "not by us", 9, 0400);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    assert_int_equal(report.reason, WASMCACHE_REASON_MISMATCHED);
+    assert_int_equal(report.save_error, WASMCACHE_EMISMATCH);
+    {
+        size_t size;
+        uint8_t *bytes = scratch_read(rig_entry(r, wasm), &size);
+        assert_int_equal(size, 9);
+        assert_memory_equal(bytes, "not by us", 9);
+        free(bytes);
+    }
+    assert_int_equal(unlink(rig_entry(r, wasm)), 0);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    assert_int_equal(report.save_error, 0);
     /* A damaged one is nobody's. */
     spoil(rig_entry(r, wasm), SPOIL_ARTIFACT);
     spoil(rig_entry(r, wasm), SPOIL_FOOTER);
@@ -1052,6 +1067,83 @@ static void save_load_and_contains(void **state)
     r->engine.fail_serialize = 0;
     assert_int_equal(rig_load(r, other, &report), WASMCACHE_EMISS);
     assert_int_equal(scratch_descriptors(), open_before);
+}
+
+static int save_with(struct rig *r, const wasmcache_save_options *options, wasmcache_report *report)
+{
+    wasmcache_key key = rig_key(wasm);
+    void *native = fake_module_new(&r->engine, WASMCACHE_MODULE, wasm, strlen(wasm));
+    int rc = wasmcache_save(r->wc, WASMCACHE_MODULE, &key, native, options, report);
+    r->engine.table.module_free(WASMCACHE_MODULE, native);
+    return rc;
+}
+
+static void options_of_a_save(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_save_options options = WASMCACHE_SAVE_OPTIONS_INIT;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
+    wasmcache_key key = rig_key(wasm);
+    char *held = scratch_in(&r->scratch, "held");
+
+    options.wasm_bytes = 1234;
+    options.compile_ns = 5678;
+    for (int reproducible = 0; reproducible <= 1; reproducible++) {
+        r->options.flags = reproducible ? WASMCACHE_REPRODUCIBLE : 0;
+        rig_open(r);
+        options.flags = reproducible ? WASMCACHE_SAVE_REPLACE : 0;
+        assert_int_equal(save_with(r, &options, &report), 0);
+        assert_int_equal(report.wasm_bytes, 1234);
+        assert_int_equal(wasmcache_entry_check(&entry, r->cache, rig_namespace(r), &key, 0), 0);
+        assert_int_equal(entry.wasm_bytes, 1234);
+        assert_int_equal(entry.compile_ns, reproducible ? 0 : 5678);
+        rig_close(r);
+    }
+
+    /* Only who is told to replaces a sound one. */
+    rig_open(r);
+    assert_int_equal(link(rig_entry(r, wasm), held), 0);
+    options.flags = 0;
+    options.wasm_bytes = 99;
+    assert_int_equal(save_with(r, &options, &report), 0);
+    assert_int_equal(scratch_inode(rig_entry(r, wasm)), scratch_inode(held));
+    options.flags = WASMCACHE_SAVE_REPLACE;
+    assert_int_equal(save_with(r, &options, &report), 0);
+    assert_int_not_equal(scratch_inode(rig_entry(r, wasm)), scratch_inode(held));
+    assert_int_equal(wasmcache_entry_check(&entry, r->cache, rig_namespace(r), &key, 0), 0);
+    assert_int_equal(entry.wasm_bytes, 99);
+    assert_string_equal(tree(r), tree_of_one(r));
+
+    rig_forget_events(r);
+    options.flags = 2;
+    assert_int_equal(save_with(r, &options, &report), WASMCACHE_EMISUSE);
+    options.flags = 0;
+    options.size = 8;
+    assert_int_equal(save_with(r, &options, &report), WASMCACHE_EMISUSE);
+    assert_int_equal(report.save_error, WASMCACHE_EMISUSE);
+    assert_string_equal(r->events.log, "");
+}
+
+static void who_is_told_to_replace_replaces_what_cannot_be_read(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    char *held = scratch_in(&r->scratch, "held");
+
+    rig_open(r);
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    assert_int_equal(link(rig_entry(r, wasm), held), 0);
+    seam_fail_call("open_read", 1, EACCES);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    assert_int_equal(report.reason, WASMCACHE_REASON_UNREADABLE);
+    assert_int_equal(report.save_error, WASMCACHE_EIO);
+    assert_int_equal(scratch_inode(rig_entry(r, wasm)), scratch_inode(held));
+    assert_int_equal(rig_get_with(r, wasm, WASMCACHE_GET_RECOMPILE, &report), 0);
+    seam_off();
+    assert_int_equal(report.save_error, 0);
+    assert_int_not_equal(scratch_inode(rig_entry(r, wasm)), scratch_inode(held));
+    assert_int_equal(rig_load(r, wasm, NULL), 0);
 }
 
 /* ---- misuse ---- */
@@ -1566,6 +1658,11 @@ static void a_foreign_digest_is_filed_under_itself_if_vouched_for(void **state)
             assert_int_equal(get_source(r, &source, "", &report), WASMCACHE_EMISUSE);
             assert_int_equal(report.reason, WASMCACHE_REASON_SOURCE);
         }
+        /* Nor where there is no cache to look in. */
+        rig_close(r);
+        r->options.dir = NULL;
+        rig_open(r);
+        assert_int_equal(get_source(r, &source, "", &report), WASMCACHE_EMISUSE);
         assert_int_equal(store.fetched, fetched);
     }
 }
@@ -1625,6 +1722,8 @@ int main(void)
         TEST(an_unreadable_entry_is_not_removed),
         TEST(a_component_is_not_the_module_of_the_same_bytes),
         TEST(save_load_and_contains),
+        TEST(options_of_a_save),
+        TEST(who_is_told_to_replace_replaces_what_cannot_be_read),
         TEST(misuse_touches_nothing),
         TEST(a_report_of_an_older_header_is_filled_as_far_as_it_goes),
         TEST(paths_and_descriptors_give_the_same_key_as_bytes),
