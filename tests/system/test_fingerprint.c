@@ -13,6 +13,7 @@
 
 #include <dlfcn.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /*
  * FIXME: with debug information the engine numbers modules that have no name, in the artifact. The
@@ -86,11 +87,8 @@ static const struct setting {
     {"max_wasm_stack", SIZE, 100000, 0, ""},
     /* Checked when a memory is made: shared_memories_are_refused_by_the_store. */
     {"shared_memory", BOOL, 0, 0, ""},
-#if defined(__x86_64__)
-    /* Tools are told of code when it is loaded, wherever it comes from. VTune is the one that
-     * leaves no file. */
-    {"profiler", ENUM, WASMTIME_PROFILING_STRATEGY_VTUNE, 0, ""},
-#endif
+    /* Tools are told of code when it is loaded, wherever it comes from. */
+    {"profiler", ENUM, WASMTIME_PROFILING_STRATEGY_PERFMAP, 0, ""},
     /* Of the running process, on macOS alone. */
     {"macos_use_mach_ports", BOOL, 0, 0, ""},
 };
@@ -99,9 +97,6 @@ static const struct setting {
  * cache and a memory creator have no say in what is compiled: the one keeps artifacts, the other
  * gets the sizes that the code counts on and must obey them. */
 static const char *const others[] = {
-#if !defined(__x86_64__)
-    "profiler",
-#endif
 #if WASMTIME_VERSION_MAJOR < 45
     "strategy", /* has nothing to choose from */
 #endif
@@ -212,6 +207,7 @@ static int run_trial(void *payload)
     wasmcache_attachment_info info = WASMCACHE_ATTACHMENT_INFO_INIT;
     wasmcache_report report;
     wasmtime_module_t *module;
+    char map[64];
     struct host h;
 
     switch_off(config, t->with);
@@ -241,6 +237,8 @@ static int run_trial(void *payload)
     h.wc = wasmcache_wasmtime_attach(h.cache, h.engine, "");
     t->steady = strcmp(host_namespace(&h), t->engine_namespace) == 0;
     host_close(&h);
+    snprintf(map, sizeof(map), "/tmp/perf-%d.map", (int)getpid());
+    (void)unlink(map); /* what the profiler wrote */
     return 0;
 }
 
