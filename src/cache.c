@@ -152,9 +152,8 @@ int wasmcache_open(wasmcache **out, const wasmcache_options *options)
         return wc_error_publish(&err, rc);
     cache = cache_new(&o);
     if (!cache)
-        return wc_error_publish(&err, wc_fail(&err, WASMCACHE_ENOMEM, 0, NULL, NULL,
-                                              "No memory to open a cache, or no working directory "
-                                              "for its relative path"));
+        return wc_error_publish(
+            &err, wc_fail(&err, WASMCACHE_ENOMEM, 0, NULL, NULL, "No memory to open a cache"));
     if (cache->store.dir)
         look_at_directory(cache, &info);
     *out = cache;

@@ -120,8 +120,8 @@ static int get(struct wc_call *call, void **native, void **engine_error,
                  ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_get_options, reserved),
                                "wasmcache_get_options", err)
                  : 0;
-    if (rc == 0 && o.flags & ~known)
-        rc = wc_misuse(err, "wasmcache_get", "unknown flags");
+    if (rc == 0 && (o.flags & ~known || o.reserved))
+        rc = wc_misuse(err, "wasmcache_get", "unknown flags, or a reserved field that is not 0");
     if (rc == 0)
         rc = wc_source_check(&own, source, err);
     if (rc < 0) {
@@ -254,8 +254,8 @@ int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind, const 
     rc = options ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_save_options, compile_ns),
                                "wasmcache_save_options", &err)
                  : 0;
-    if (rc == 0 && o.flags & ~(unsigned)WASMCACHE_SAVE_REPLACE)
-        rc = wc_misuse(&err, "wasmcache_save", "unknown flags");
+    if (rc == 0 && (o.flags & ~(unsigned)WASMCACHE_SAVE_REPLACE || o.reserved))
+        rc = wc_misuse(&err, "wasmcache_save", "unknown flags, or a reserved field that is not 0");
     if (rc == 0)
         rc = check_keyed(&call, key, report, native, "wasmcache_save", &err);
     if (rc == 0 && attachment->cache->store.flags & WASMCACHE_READ_ONLY)

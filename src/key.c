@@ -140,22 +140,31 @@ int wc_key_of_digest(wasmcache_key *out, const char *algorithm, const void *dige
     return 0;
 }
 
+int wc_key_check_file(int fd, const char *path, struct wc_error *err)
+{
+    const char *name = path ? path : "the descriptor";
+    struct wc_os_stat st;
+    int rc = wc_os_fstat(fd, &st);
+    if (rc < 0)
+        return wc_fail(err, WASMCACHE_EIO, rc, "fstat", path, "Cannot look at %s", name);
+    if (st.type == WC_OS_DIR)
+        return wc_fail(err, WASMCACHE_EIO, EISDIR, NULL, path, "Cannot read %s", name);
+    if (st.type != WC_OS_FILE)
+        return wc_fail(err, WASMCACHE_EIO, 0, NULL, path,
+                       "%s is not a regular file; copy its content to one", name);
+    return 0;
+}
+
 int wc_key_open_file(int *out, const char *path, struct wc_error *err)
 {
-    struct wc_os_stat st;
     int fd = wc_os_open_read_path(path);
     int rc;
     if (fd < 0)
         return wc_fail(err, WASMCACHE_EIO, fd, "open", path, "Cannot open %s", path);
-    rc = wc_os_fstat(fd, &st);
-    if (rc < 0 || st.type != WC_OS_FILE) {
+    rc = wc_key_check_file(fd, path, err);
+    if (rc < 0) {
         wc_os_close(fd);
-        if (rc < 0)
-            return wc_fail(err, WASMCACHE_EIO, rc, "fstat", path, "Cannot look at %s", path);
-        if (st.type == WC_OS_DIR)
-            return wc_fail(err, WASMCACHE_EIO, EISDIR, NULL, path, "Cannot read %s", path);
-        return wc_fail(err, WASMCACHE_EIO, 0, NULL, path,
-                       "%s is not a regular file; copy its content to one", path);
+        return rc;
     }
     *out = fd;
     return 0;
@@ -164,6 +173,7 @@ int wc_key_open_file(int *out, const char *path, struct wc_error *err)
 int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, const char *path,
                  uint64_t *size, struct wc_error *err)
 {
+    const char *name = path ? path : "the descriptor";
     struct wc_sha256_state sha;
     XXH64_state_t *xxh = NULL;
     uint8_t hash[32];
@@ -177,7 +187,7 @@ int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, 
     if (algorithm == WASMCACHE_KEY_XXH64)
         xxh = XXH64_createState();
     if (!piece || (algorithm == WASMCACHE_KEY_XXH64 && !xxh)) {
-        rc = wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", path, "No memory to hash %s", path);
+        rc = wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", path, "No memory to hash %s", name);
         goto out;
     }
     wc_sha256_start(&sha);
@@ -186,7 +196,7 @@ int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, 
     for (;;) {
         int64_t n = wc_os_pread(fd, piece, PIECE, offset);
         if (n < 0) {
-            rc = wc_fail(err, WASMCACHE_EIO, (int)n, "pread", path, "Cannot read %s", path);
+            rc = wc_fail(err, WASMCACHE_EIO, (int)n, "pread", path, "Cannot read %s", name);
             goto out;
         }
         if (xxh)
@@ -262,7 +272,11 @@ int wasmcache_key_from_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm,
         rc = wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
                      "wasmcache_key_from_fd: NULL, or a negative descriptor");
     else
-        rc = wc_key_of_fd(out, algorithm, fd, "the descriptor", &size, &err);
+        rc = check_algorithm((int)algorithm, &err);
+    if (rc == 0)
+        rc = wc_key_check_file(fd, NULL, &err); /* /dev/zero has no end */
+    if (rc == 0)
+        rc = wc_key_of_fd(out, algorithm, fd, NULL, &size, &err);
     return wc_error_publish(&err, rc);
 }
 

@@ -33,10 +33,12 @@ int wc_key_of_digest(wasmcache_key *out, const char *algorithm, const void *dige
                      struct wc_error *err);
 
 /* The key of the regular file `fd`, from its start; *size is how many bytes were hashed. `path` is
- * for messages. EIO, EMISUSE, ENOMEM. */
+ * for messages, NULL if it is not known. EIO, EMISUSE, ENOMEM. */
 int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, const char *path,
                  uint64_t *size, struct wc_error *err);
 
+/* EIO: `fd` is not a regular file. `path` as above. */
+int wc_key_check_file(int fd, const char *path, struct wc_error *err);
 /* Opens a source file for reading; what is not a regular file is EIO. */
 int wc_key_open_file(int *fd, const char *path, struct wc_error *err);
 

@@ -43,7 +43,8 @@ void wc_input_init(struct wc_input *input, const wasmcache_source *source)
     memset(input, 0, sizeof(*input));
     input->source = source;
     input->fd = -1;
-    input->name = source->type == WASMCACHE_SOURCE_PATH ? source->path : "the descriptor";
+    input->path = source->type == WASMCACHE_SOURCE_PATH ? source->path : NULL;
+    input->name = input->path ? input->path : "the descriptor";
     if (source->type == WASMCACHE_SOURCE_BYTES) {
         input->bytes = source->length ? source->bytes : "";
         input->length = source->length;
@@ -73,22 +74,14 @@ static int is_file(const struct wc_input *input)
  * not mix two files. */
 static int open_file(struct wc_input *input, int *fd, struct wc_error *err)
 {
-    struct wc_os_stat st;
     int rc;
-    if (input->source->type == WASMCACHE_SOURCE_PATH) {
-        rc = input->fd < 0 ? wc_key_open_file(&input->fd, input->source->path, err) : 0;
+    if (input->path) {
+        rc = input->fd < 0 ? wc_key_open_file(&input->fd, input->path, err) : 0;
         *fd = input->fd;
         return rc;
     }
     *fd = input->source->fd;
-    rc = wc_os_fstat(*fd, &st);
-    if (rc < 0)
-        return wc_fail(err, WASMCACHE_EIO, rc, "fstat", NULL, "Cannot look at %s %d", input->name,
-                       *fd);
-    if (st.type != WC_OS_FILE)
-        return wc_fail(err, WASMCACHE_EIO, 0, NULL, NULL,
-                       "Cannot read %s %d: it is not a regular file", input->name, *fd);
-    return 0;
+    return wc_key_check_file(*fd, NULL, err);
 }
 
 int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_error *err)
@@ -107,7 +100,7 @@ int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_error *er
     }
     rc = open_file(input, &fd, err);
     if (rc == 0)
-        rc = wc_key_of_fd(key, WASMCACHE_KEY_SHA256, fd, input->name, &input->size, err);
+        rc = wc_key_of_fd(key, WASMCACHE_KEY_SHA256, fd, input->path, &input->size, err);
     return rc;
 }
 
@@ -122,11 +115,11 @@ static int read_file(struct wc_input *input, struct wc_error *err)
         return rc;
     rc = wc_os_fstat(fd, &st);
     if (rc < 0)
-        return wc_fail(err, WASMCACHE_EIO, rc, "fstat", input->name, "Cannot look at %s",
+        return wc_fail(err, WASMCACHE_EIO, rc, "fstat", input->path, "Cannot look at %s",
                        input->name);
     /* One byte more than it has: the end shows without another round, and growth is seen. */
     if (st.size >= PTRDIFF_MAX / 2)
-        return wc_fail(err, WASMCACHE_ENOMEM, 0, NULL, input->name, "%s does not fit into memory",
+        return wc_fail(err, WASMCACHE_ENOMEM, 0, NULL, input->path, "%s does not fit into memory",
                        input->name);
     room = (size_t)st.size + 1;
     for (;;) {
@@ -134,14 +127,14 @@ static int read_file(struct wc_input *input, struct wc_error *err)
         char *more = realloc(bytes, room);
         if (!more) {
             free(bytes);
-            return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", input->name,
+            return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", input->path,
                            "No memory for the %zu bytes of %s", room, input->name);
         }
         bytes = more;
         n = wc_os_pread(fd, bytes + length, room - length, length);
         if (n < 0) {
             free(bytes);
-            return wc_fail(err, WASMCACHE_EIO, (int)n, "pread", input->name, "Cannot read %s",
+            return wc_fail(err, WASMCACHE_EIO, (int)n, "pread", input->path, "Cannot read %s",
                            input->name);
         }
         length += (size_t)n;
@@ -150,7 +143,7 @@ static int read_file(struct wc_input *input, struct wc_error *err)
         room = room <= PTRDIFF_MAX / 2 ? room * 2 : room;
         if (length == room) {
             free(bytes);
-            return wc_fail(err, WASMCACHE_ENOMEM, 0, NULL, input->name,
+            return wc_fail(err, WASMCACHE_ENOMEM, 0, NULL, input->path,
                            "%s does not fit into memory", input->name);
         }
     }

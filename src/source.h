@@ -22,6 +22,7 @@
 struct wc_input {
     const wasmcache_source *source;
     const char *name; /* for messages */
+    const char *path; /* NULL: not a path */
     int fd;           /* of a path, opened once; -1 */
     const void *bytes;
     size_t length; /* after key: of a file, what was hashed */

@@ -131,7 +131,8 @@ int wc_os_each_mount(int (*visit)(const char *path, void *payload), void *payloa
  */
 int wc_os_place_in_fs(int fd, uint64_t *fs, char *out, size_t size);
 
-/* A malloc-ed absolute form of `path`, not resolved. NULL: no memory, or no working directory. */
+/* A malloc-ed absolute form of `path`, not resolved; without a working directory the path itself.
+ * NULL: no memory. */
 char *wc_os_absolute(const char *path);
 
 /* ---- process ---- */

@@ -487,8 +487,8 @@ char *wc_os_absolute(const char *path)
     if (path[0] == '/')
         return strdup(path);
     cwd = getcwd(NULL, 0);
-    if (!cwd)
-        return NULL;
+    if (!cwd) /* it was removed: then nothing below it can be used either, and that shows in time */
+        return errno == ENOMEM ? NULL : strdup(path);
     length = strlen(cwd) + 1 + strlen(path) + 1;
     out = malloc(length);
     if (out)

@@ -519,7 +519,26 @@ static void descriptors_that_are_no_files(void **state)
     assert_int_equal(wasmcache_key_from_fd(&key, WASMCACHE_KEY_SHA256, fd), WASMCACHE_EIO);
     assert_int_equal(wasmcache_last_error()->system_errno, EBADF);
     assert_string_equal(wasmcache_last_error()->call, "pread");
+    assert_string_equal(wasmcache_last_error()->path, ""); /* there is none */
     close(fd);
+    assert_poisoned(&key);
+}
+
+/* A device has no end: /dev/zero would be hashed for ever. */
+static void descriptor_of_a_device(void **state)
+{
+    struct fixture *f = *state;
+    wasmcache_key key;
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    poison(&key);
+    assert_int_equal(wasmcache_key_from_fd(&key, WASMCACHE_KEY_SHA256, fd), WASMCACHE_EIO);
+    close(fd);
+    assert_detail(WASMCACHE_EIO, 0, "", "");
+    fd = open(f->s.dir, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(wasmcache_key_from_fd(&key, WASMCACHE_KEY_SHA256, fd), WASMCACHE_EIO);
+    close(fd);
+    assert_detail(WASMCACHE_EIO, EISDIR, "", "");
     assert_poisoned(&key);
 }
 
@@ -663,6 +682,7 @@ int main(void)
         TEST(symbolic_links_are_followed),
         TEST(paths_that_are_no_files),
         TEST(descriptors_that_are_no_files),
+        TEST(descriptor_of_a_device),
         TEST(unreadable_file),
         TEST(every_call_that_fails),
         TEST(null_and_unknown_are_misuse),

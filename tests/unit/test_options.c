@@ -262,6 +262,9 @@ static void sizes_of_save_options(void **state)
         wasmcache_save_options flags = options;
         flags.flags = 1u << bit;
         assert_int_equal(use_save(&flags, &use), bit < 1 ? 0 : WASMCACHE_EMISUSE);
+        flags = options;
+        flags.reserved = 1u << bit; /* may mean something to a newer library */
+        assert_int_equal(use_save(&flags, &use), WASMCACHE_EMISUSE);
     }
     wasmcache_detach(use.wc);
     wasmcache_close(use.cache);
@@ -447,6 +450,9 @@ static void flags_of_other_calls(void **state)
         wasmcache_get_options options = WASMCACHE_GET_OPTIONS_INIT;
         options.flags = 1u << bit;
         assert_int_equal(use_get(&options, &use), bit < 2 ? 0 : WASMCACHE_EMISUSE);
+        options.flags = 0;
+        options.reserved = 1u << bit;
+        assert_int_equal(use_get(&options, &use), WASMCACHE_EMISUSE);
         assert_int_equal(wasmcache_entry_check(&entry, cache, "a-v1", &key, 1u << bit),
                          bit < 1 ? 0 : WASMCACHE_EMISUSE);
         assert_int_equal(wasmcache_iterate(&it, cache, NULL, 1u << bit),

@@ -416,7 +416,8 @@ static void files_that_are_none(void **state)
         wc_error_init(&err);
         wc_input_init(&input, &s);
         assert_int_equal(wc_input_key(&input, &key, &err), WASMCACHE_EIO);
-        assert_int_equal(err.system_errno, i == 3 ? EBADF : 0);
+        assert_int_equal(err.system_errno, i == 3 ? EBADF : i == 1 ? EISDIR : 0);
+        assert_string_equal(err.path, "");
         assert_int_equal(wc_input_read(&input, &err), WASMCACHE_EIO);
         wc_input_release(&input);
         close(fd);
