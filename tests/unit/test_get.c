@@ -518,18 +518,23 @@ static void durable_syncs_before_the_name_and_the_folder_after(void **state)
     }
 }
 
-static void what_was_not_synced_is_not_published(void **state)
+static void what_was_not_written_or_synced_is_not_published(void **state)
 {
     struct rig *r = *state;
     wasmcache_report report = WASMCACHE_REPORT_INIT;
+    /* flush: a file system that tells of a failed write when the file is closed. */
+    static const char *const calls[] = {"write", "chmod", "sync_data", "flush"};
 
     r->options.flags = WASMCACHE_DURABLE;
-    for (unsigned v = 0; v < seam_variant_count; v++) {
+    for (unsigned i = 0; i < seam_variant_count * 4; i++) {
+        const unsigned v = i / 4;
         wc_os_lacking = seam_variants[v].lacking;
         scratch_remove(r->dir);
         rig_open(r);
+        assert_int_equal(rig_get(r, other, NULL), 0); /* makes the folders, and the tag */
+        assert_int_equal(unlink(rig_entry(r, other)), 0);
         rig_forget_events(r);
-        seam_fail_call("sync_data", 1, EIO);
+        seam_fail_call(calls[i % 4], 1, EIO);
         assert_int_equal(rig_get(r, wasm, &report), 0);
         seam_off();
         assert_true(seam_met());
@@ -1707,7 +1712,7 @@ int main(void)
         TEST(reproducible_entries_have_the_same_bytes),
         TEST(modes_are_as_the_share_says),
         TEST(durable_syncs_before_the_name_and_the_folder_after),
-        TEST(what_was_not_synced_is_not_published),
+        TEST(what_was_not_written_or_synced_is_not_published),
         TEST(a_failed_save_is_no_failed_get),
         TEST(an_engine_that_makes_other_code_than_at_attach_saves_nothing),
         TEST(the_engines_own_error_comes_out),
