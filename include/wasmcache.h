@@ -435,10 +435,11 @@ static inline wasmcache_source wasmcache_source_sha256(const uint8_t digest[32],
 typedef enum wasmcache_outcome {
     WASMCACHE_FAILED = 0,
     WASMCACHE_HIT,
-    WASMCACHE_COMPILED
+    WASMCACHE_COMPILED,
+    WASMCACHE_SAVED /* of wasmcache_save() alone */
 } wasmcache_outcome;
 
-/* The constant name of an outcome: "failed", "hit", "compiled". */
+/* The constant name of an outcome: "failed", "hit", "compiled", "saved". */
 WASMCACHE_API const char *wasmcache_outcome_name(wasmcache_outcome outcome);
 
 /* What a call did. Filled by success and failure alike. Times are 0 for what was not done. */
@@ -537,7 +538,8 @@ typedef struct wasmcache_save_options {
  * was compiled from the wasm of that key by the attached engine. A sound entry that is there
  * already stays (0 is returned). `options` may be NULL. EOFF, EFULL, EIO, EUNTRUSTED, ENEWER and
  * EMISMATCH (an entry that must not be replaced is there), EENGINE (it does not serialize),
- * EMISUSE, ENOMEM: nothing was published, and nothing is left behind.
+ * EMISUSE, ENOMEM: nothing was published, and nothing is left behind. Only a WASMCACHE_DURABLE save
+ * whose last "fsync" fails has published, and a power cut may take it back.
  */
 WASMCACHE_API int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind,
                                  const wasmcache_key *key, void *native,

@@ -107,10 +107,12 @@ static inline int wasmcache_wasmtime_serialize(void *engine, wasmcache_kind kind
 }
 
 /* The empty module: its artifact carries version, target, CPU features and every setting that
- * changes code, and nothing else. */
+ * changes code, and nothing else. It has a name, since with debug information the engine makes up
+ * another one for each module that has none. */
 static inline int wasmcache_wasmtime_probe(void *engine, wasmcache_artifact *out, void **error)
 {
-    static const uint8_t empty[8] = {0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00};
+    static const uint8_t empty[19] = {0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00, 0x00, 0x09,
+                                      0x04, 'n',  'a',  'm',  'e',  0x00, 0x02, 0x01, 'p'};
     void *module = NULL;
     int failed =
         wasmcache_wasmtime_compile(engine, WASMCACHE_MODULE, empty, sizeof(empty), &module, error);

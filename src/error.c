@@ -196,6 +196,8 @@ const char *wasmcache_outcome_name(wasmcache_outcome outcome)
         return "hit";
     case WASMCACHE_COMPILED:
         return "compiled";
+    case WASMCACHE_SAVED:
+        return "saved";
     }
     return "unknown";
 }

@@ -256,7 +256,9 @@ int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind, const 
                  : 0;
     if (rc == 0 && (o.flags & ~(unsigned)WASMCACHE_SAVE_REPLACE || o.reserved))
         rc = wc_misuse(&err, "wasmcache_save", "unknown flags, or a reserved field that is not 0");
-    if (rc == 0)
+    if (rc < 0)
+        call.report.reason = WASMCACHE_REASON_SOURCE;
+    else
         rc = check_keyed(&call, key, report, native, "wasmcache_save", &err);
     if (rc == 0 && attachment->cache->store.flags & WASMCACHE_READ_ONLY)
         rc = wc_fail(&err, WASMCACHE_EIO, EROFS, NULL, attachment->cache->store.dir,
@@ -268,6 +270,8 @@ int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind, const 
     if (rc == 0)
         rc = wc_save(&call, key, native, &err);
     call.report.save_error = rc;
+    if (rc == 0)
+        call.report.outcome = WASMCACHE_SAVED;
     return wc_call_end(&call, report, rc, &err);
 }
 

@@ -20,6 +20,23 @@ static int serialize(struct wc_call *call, void *native, wasmcache_artifact *out
                    "The engine serialized a module to nothing");
 }
 
+/* How much of what the engine serialized is the artifact. A module that was mapped from an entry
+ * can come back as all of that file, and our padding and trailer are not to be saved as the
+ * engine's. */
+static uint64_t artifact_length(const wasmcache_artifact *artifact)
+{
+    size_t length = artifact->size;
+    for (;;) {
+        const size_t most = WC_TRAILER_MAX + 8, tail = length < most ? length : most;
+        struct wc_trailer trailer;
+        struct wc_error ignored;
+        wc_error_init(&ignored);
+        if (wc_trailer_decode(&trailer, artifact->data + length - tail, tail, length, &ignored))
+            return length;
+        length = (size_t)trailer.artifact_bytes;
+    }
+}
+
 static int publish(struct wc_call *call, const wasmcache_key *key,
                    const wasmcache_artifact *artifact, enum wc_published *published,
                    struct wc_error *err)
@@ -32,7 +49,7 @@ static int publish(struct wc_call *call, const wasmcache_key *key,
     if (call->replace || call->report.reason == WASMCACHE_REASON_ENGINE_REFUSED)
         flags |= WC_PUBLISH_REPLACE;
     trailer.kind = call->kind;
-    trailer.artifact_bytes = artifact->size;
+    trailer.artifact_bytes = call->report.artifact_bytes;
     trailer.key = *key;
     memcpy(trailer.fingerprint, a->fingerprint, sizeof(trailer.fingerprint));
     memcpy(trailer.engine_namespace, a->engine_namespace, sizeof(trailer.engine_namespace));
@@ -60,7 +77,7 @@ int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct
     if (rc == 0)
         rc = serialize(call, native, &artifact, err);
     if (rc == 0) {
-        call->report.artifact_bytes = artifact.size;
+        call->report.artifact_bytes = artifact_length(&artifact);
         rc = publish(call, key, &artifact, &published, err);
         a->table.artifact_free(&artifact);
     }
