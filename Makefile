@@ -3,7 +3,7 @@
 #
 #   make            build build/release: the library, and the tool if an engine is there already
 #   make run        from nothing: packages, engine, modules, build; then compile, hit, and a solver run from the cache
-#   make check      every test                    make check-large    the same with php, esbuild and yosys
+#   make check      every test                    make check-large    what takes php, esbuild and yosys: minutes
 #   make check-asan, check-tsan                   the tests under sanitizers
 #   make check-headers, check-includes, check-symbols, check-style, check-install
 #   make install [PREFIX=/usr/local] [DESTDIR=]   make format    make clean
@@ -54,7 +54,7 @@ check: set-up-check
 check-large: set-up-check
 	@tools/modules all >/dev/null || [ $$? -eq 3 ]
 	@$(MAKE) build
-	@$(call test,release)
+	@WASMCACHE_TEST_LARGE=1 $(call test,release) -R 'large_modules|memory'
 
 check-asan check-tsan: check-%: set-up-check
 	@mkdir -p build

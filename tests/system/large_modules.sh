@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # The modules that a cache is for: php, esbuild and yosys, whose compiles take half a minute, compile once and then hit;
 # yosys runs from the cache. Prints what each took.
-#   tools/modules php esbuild yosys    fetches them
+#   make check-large    fetches them and runs this
 # no-asan no-tsan: the engine's own time counts here, and it is not instrumented
 . "$(dirname "$0")/lib_hosts.sh"
 
+[ -n "${WASMCACHE_TEST_LARGE:-}" ] || skip "minutes of compiling; make check-large runs it"
 [ -x "${WASMCACHE:-}" ] || skip "WASMCACHE does not name the tool"
 command -v python3 >/dev/null || skip "no python3"
 modules=()
