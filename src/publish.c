@@ -345,33 +345,44 @@ static int folder_is_gone(const struct target *t)
     return wc_os_fstat(t->folder.fd, &st) == 0 && st.nlink == 0;
 }
 
+/* Not to be found out by SIGXFSZ, whose default ends the host. */
+static int check_limit(const struct target *t, struct wc_error *err)
+{
+    const uint64_t limit = wc_os_file_size_limit(), size = t->trailer->artifact_bytes;
+    if (size <= limit && limit - size >= 8 + WC_TRAILER_SIZE)
+        return 0;
+    return wc_fail(err, WASMCACHE_EFULL, EFBIG, NULL, t->path,
+                   "Cannot save %s: this process may write files of at most %" PRIu64
+                   " bytes (RLIMIT_FSIZE)",
+                   t->path, limit);
+}
+
+/* *gone: it failed because the directory was removed meanwhile. */
+static int publish_once(enum wc_published *result, const struct wc_store *store,
+                        struct wc_trailer *trailer, const void *artifact, unsigned flags, int *gone,
+                        struct wc_error *err)
+{
+    struct target t = {.store = store, .trailer = trailer, .flags = flags, .fd = -1};
+    int rc = wc_store_open_folder(&t.folder, store, trailer->engine_namespace, WC_GATE_CREATE, err);
+    if (rc < 0)
+        return rc;
+    wc_entry_name(t.name, &trailer->key);
+    wc_path_join(t.path, t.folder.path, t.name);
+    rc = check_limit(&t, err);
+    if (rc == 0)
+        rc = publish(result, &t, trailer, artifact, err);
+    *gone = rc == WASMCACHE_EIO && err->system_errno == ENOENT && folder_is_gone(&t);
+    wc_folder_close(&t.folder);
+    return rc;
+}
+
 int wc_publish(enum wc_published *result, const struct wc_store *store, struct wc_trailer *trailer,
                const void *artifact, unsigned flags, struct wc_error *err)
 {
-    struct target t = {.store = store, .trailer = trailer, .flags = flags, .fd = -1};
-    uint64_t limit = wc_os_file_size_limit();
-    int rc = 0;
-
-    wc_entry_name(t.name, &trailer->key);
-    /* Twice if somebody removes the directory meanwhile: it is made anew. */
-    for (int attempt = 0; attempt < 2; attempt++) {
-        rc = wc_store_open_folder(&t.folder, store, trailer->engine_namespace, WC_GATE_CREATE, err);
-        if (rc < 0)
-            return rc;
-        wc_path_join(t.path, t.folder.path, t.name);
-        /* Not to be found out by SIGXFSZ, whose default ends the host. */
-        if (trailer->artifact_bytes > limit ||
-            limit - trailer->artifact_bytes < 8 + WC_TRAILER_SIZE)
-            rc = wc_fail(err, WASMCACHE_EFULL, EFBIG, NULL, t.path,
-                         "Cannot save %s: this process may write files of at most %" PRIu64
-                         " bytes (RLIMIT_FSIZE)",
-                         t.path, limit);
-        else
-            rc = publish(result, &t, trailer, artifact, err);
-        if (rc != WASMCACHE_EIO || err->system_errno != ENOENT || !folder_is_gone(&t))
-            attempt = 2;
-        wc_folder_close(&t.folder);
-    }
+    int gone = 0;
+    int rc = publish_once(result, store, trailer, artifact, flags, &gone, err);
+    if (gone) /* it is made anew, once */
+        rc = publish_once(result, store, trailer, artifact, flags, &gone, err);
     return rc;
 }
 
