@@ -106,4 +106,26 @@ if [ "$(id -u)" -eq 0 ]; then
 	want_status 1
 	want_err "$tmp/open/u65534"
 fi
+# A tool with more rights than its caller asks neither the environment nor the caller what code to run.
+if [ "$(id -u)" -eq 0 ]; then
+	plain=$WASMCACHE
+	cp "$plain" secure
+	chmod 4755 secure
+	WASMCACHE=$tmp/secure
+	mkdir evil
+	chmod 777 evil
+	WASMCACHE_DIR=$tmp/evil XDG_CACHE_HOME=$tmp/evil HOME=$tmp/evil run_plain dir
+	if [ "$(WASMCACHE_DIR=$tmp/evil $PREFIX "$plain" dir)" != "$tmp/evil/u65534" ]; then
+		bad "without more rights the environment counts"
+	elif grep -q "$tmp/evil" out; then
+		bad "the environment chose the cache of a tool with more rights"
+	fi
+	run --engine ./engine/lib/libwasmtime.so compile wasm/exit0.wasm
+	want_status 1
+	want_err 'more rights than its caller'
+	WASMCACHE_ENGINE=$tmp/engine/lib/libwasmtime.so WASMTIME_ROOT=$tmp/nowhere run compile wasm/exit0.wasm
+	! grep -q "$tmp/nowhere" err || bad "the environment chose the engine of a tool with more rights"
+	WASMCACHE=$plain
+fi
+
 finish
