@@ -147,7 +147,7 @@ typedef enum wasmcache_event_type {
     WASMCACHE_EVENT_FALLBACK,      /* a slower way was taken: mapped bytes instead of the file */
     WASMCACHE_EVENT_OFF,           /* the cache directory cannot be used; once, until it can be */
     WASMCACHE_EVENT_ON,            /* it can be used again */
-    WASMCACHE_EVENT_UNATTACHED     /* an engine could not be attached: it runs uncached */
+    WASMCACHE_EVENT_UNATTACHED     /* what an engine is cannot be told: it runs uncached; once */
 } wasmcache_event_type;
 
 /* What happened. Borrowed: valid only during the callback. Strings are never NULL. */
@@ -310,7 +310,10 @@ WASMCACHE_API int wasmcache_overlaps(wasmcache *cache, int dir_fd);
 
 /*
  * They are made by the glue headers (wasmcache_wasmtime_attach). The engine must outlive the
- * attachment. Ends it; NULL is allowed. Modules that came through it stay valid.
+ * attachment. What engine it is, is found out at the first use, which may compile something small
+ * on it: so a process may attach and then fork, if it compiles and looks up nothing in between.
+ *
+ * Ends it; NULL is allowed. Modules that came through it stay valid.
  */
 WASMCACHE_API void wasmcache_detach(wasmcache_attachment *attachment);
 
@@ -328,8 +331,9 @@ typedef struct wasmcache_attachment_info {
         sizeof(wasmcache_attachment_info), 0, "", "", {0}, ""                                      \
     }
 
-/* What an attachment is. NULL attachment: error EOFF and empty strings. EMISUSE: out. */
-WASMCACHE_API int wasmcache_attachment_status(const wasmcache_attachment *attachment,
+/* What an attachment is; finds it out if this is its first use. NULL attachment: error EOFF and
+ * empty strings. EMISUSE: out. */
+WASMCACHE_API int wasmcache_attachment_status(wasmcache_attachment *attachment,
                                               wasmcache_attachment_info *out);
 
 /* ---- sources --------------------------------------------------------------------------------- */

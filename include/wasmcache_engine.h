@@ -94,8 +94,9 @@ typedef struct wasmcache_attach_options {
  * Binds an engine to a cache (NULL: none; it then only compiles). Strings are copied; `table` is
  * used as long as the attachment or a counted module lives; `engine` until detach.
  *
- * Returns 0 also when the engine cannot be cached (no probe and no settings, the probe fails): the
- * attachment then compiles only, and wasmcache_attachment_status() and an event say why.
+ * What the engine is, is found out at the first use of the attachment, by its probe. If that cannot
+ * be told (no probe and no settings, the probe fails) the attachment compiles only, and
+ * wasmcache_attachment_status() and an event say why.
  * EMISUSE: NULLs, an invalid id (ids match [A-Za-z0-9][A-Za-z0-9._+-]*, at most 128 bytes, without
  * ".."), sizes no version knows. ENOMEM.
  */

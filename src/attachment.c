@@ -55,10 +55,10 @@ static size_t engine_build_id(const wasmcache_attach_options *o, const void *tab
     return own ? 0 : length;
 }
 
-static void make_fingerprint(wasmcache_attachment *attachment, const wasmcache_attach_options *o,
-                             const void *table)
+static void make_fingerprint(struct wc_identity *identity, const wasmcache_attachment *attachment)
 {
     static const char tag[] = "wasmcache fingerprint 1";
+    const wasmcache_attach_options *o = &attachment->options;
     struct wc_sha256_state state;
     uint8_t version[4], build_id[32];
     for (int i = 0; i < 4; i++)
@@ -71,9 +71,84 @@ static void make_fingerprint(wasmcache_attachment *attachment, const wasmcache_a
     add_field(&state, version, sizeof(version));
     add_text(&state, o->target);
     add_text(&state, o->settings);
-    add_field(&state, attachment->probe, attachment->probed ? sizeof(attachment->probe) : 0);
-    add_field(&state, build_id, engine_build_id(o, table, build_id));
-    wc_sha256_finish(&state, attachment->fingerprint);
+    add_field(&state, identity->probe, identity->probed ? sizeof(identity->probe) : 0);
+    add_field(&state, build_id, engine_build_id(o, attachment->table_address, build_id));
+    wc_sha256_finish(&state, identity->fingerprint);
+}
+
+/* Fingerprint and namespace. Negative: this engine cannot be cached. */
+static int identify(struct wc_identity *identity, const wasmcache_attachment *attachment,
+                    struct wc_error *err)
+{
+    const wasmcache_attach_options *o = &attachment->options;
+    char hex[17], id[WC_ENGINE_ID_MAX + 1];
+    int rc;
+
+    if (o->fingerprint) {
+        memcpy(identity->fingerprint, o->fingerprint, sizeof(identity->fingerprint));
+    } else {
+        if (attachment->table.probe) {
+            rc = probe(attachment, identity->probe, err);
+            if (rc < 0)
+                return rc;
+            identity->probed = 1;
+        } else if (!o->settings) {
+            return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                           "This engine does not show its configuration: pass a settings string "
+                           "(\"\" if nothing is changed) or a fingerprint");
+        }
+        make_fingerprint(identity, attachment);
+    }
+    wc_hex(hex, identity->fingerprint, 8);
+    snprintf(id, sizeof(id), "%s-%s-%s", attachment->name, o->compiler, hex);
+    wc_namespace_make(identity->engine_namespace, o->engine_id ? o->engine_id : id,
+                      o->artifact_version);
+    return 0;
+}
+
+static void tell_unattached(const wasmcache_attachment *attachment,
+                            const struct wc_identity *identity)
+{
+    wasmcache_event fill = {0};
+    fill.reason = WASMCACHE_REASON_UNATTACHED;
+    fill.error = identity->error;
+    fill.message = identity->message;
+    wc_event(attachment->cache, WASMCACHE_EVENT_UNATTACHED, fill);
+}
+
+const struct wc_identity *wc_attachment_identity(wasmcache_attachment *attachment)
+{
+    static const struct wc_identity no_memory = {
+        .error = WASMCACHE_ENOMEM, .message = "No memory to find out what the engine is"};
+    static const struct wc_identity no_cache = {.error = WASMCACHE_EOFF,
+                                                .message = "There is no cache"};
+    struct wc_identity *known = atomic_load_explicit(&attachment->identity, memory_order_acquire);
+    struct wc_identity *identity;
+    struct wc_error err;
+
+    if (known)
+        return known;
+    if (!wc_cache_usable(attachment->cache))
+        return &no_cache;
+    identity = calloc(1, sizeof(*identity));
+    if (!identity)
+        return &no_memory;
+    wc_error_init(&err);
+    identity->error = identify(identity, attachment, &err);
+    if (identity->error)
+        snprintf(identity->message, sizeof(identity->message), "%s", err.message);
+    if (!atomic_compare_exchange_strong(&attachment->identity, &known, identity)) {
+        free(identity); /* another thread was faster */
+        return known;
+    }
+    if (identity->error)
+        tell_unattached(attachment, identity);
+    return identity;
+}
+
+int wc_attachment_is_shared(const wasmcache_attachment *attachment)
+{
+    return attachment->options.engine_id != NULL;
 }
 
 static int word_valid(const char *word, size_t most)
@@ -102,34 +177,63 @@ static int check(const wasmcache_engine_table *table, const wasmcache_attach_opt
     return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL, "wasmcache_attach: %s", wrong);
 }
 
-/* Fingerprint and namespace. Negative: this engine cannot be cached. */
-static int identify(wasmcache_attachment *attachment, const wasmcache_attach_options *o,
-                    const void *table, struct wc_error *err)
+/* Makes the strings in *options copies of ours. 0: no memory. */
+static int copy_text(const char **text)
 {
-    char hex[17], id[WC_ENGINE_ID_MAX + 1];
-    int rc;
+    if (!*text)
+        return 1;
+    *text = strdup(*text);
+    return *text != NULL;
+}
 
+static void free_text(const char *text)
+{
+    free((void *)(uintptr_t)text);
+}
+
+static void attachment_free(wasmcache_attachment *attachment)
+{
+    free_text(attachment->options.compiler);
+    free_text(attachment->options.engine_version);
+    free_text(attachment->options.target);
+    free_text(attachment->options.settings);
+    free_text(attachment->options.engine_id);
+    free_text(attachment->options.code_symbol);
+    free(atomic_load(&attachment->identity));
+    wc_cache_unref(attachment->cache);
+    free(attachment);
+}
+
+static wasmcache_attachment *attachment_new(wasmcache *cache, const wasmcache_engine_table *table,
+                                            void *engine, const wasmcache_attach_options *o)
+{
+    wasmcache_attachment *attachment = calloc(1, sizeof(*attachment));
+    wasmcache_attach_options *own;
+    int ok = 1;
+    if (!attachment)
+        return NULL;
+    atomic_init(&attachment->identity, NULL);
+    attachment->cache = wc_cache_ref(cache);
+    attachment->table = *table;
+    attachment->engine = engine;
+    snprintf(attachment->name, sizeof(attachment->name), "%s", table->name);
+    own = &attachment->options;
+    *own = *o;
+    /* All of them, also after a failure: what is freed must be ours. */
+    ok &= copy_text(&own->compiler);
+    ok &= copy_text(&own->engine_version);
+    ok &= copy_text(&own->target);
+    ok &= copy_text(&own->settings);
+    ok &= copy_text(&own->engine_id);
+    ok &= copy_text(&own->code_symbol);
     if (o->fingerprint) {
-        memcpy(attachment->fingerprint, o->fingerprint, sizeof(attachment->fingerprint));
-    } else {
-        if (attachment->table.probe) {
-            rc = probe(attachment, attachment->probe, err);
-            if (rc < 0)
-                return rc;
-            attachment->probed = 1;
-        } else if (!o->settings) {
-            return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL,
-                           "This engine does not show its configuration: pass a settings string "
-                           "(\"\" if nothing is changed) or a fingerprint");
-        }
-        make_fingerprint(attachment, o, table);
+        memcpy(attachment->given_fingerprint, o->fingerprint, 32);
+        own->fingerprint = attachment->given_fingerprint;
     }
-    wc_hex(hex, attachment->fingerprint, 8);
-    snprintf(id, sizeof(id), "%s-%s-%s", attachment->name, o->compiler, hex);
-    attachment->shared_id = o->engine_id != NULL;
-    wc_namespace_make(attachment->engine_namespace, o->engine_id ? o->engine_id : id,
-                      o->artifact_version);
-    return 0;
+    if (ok)
+        return attachment;
+    attachment_free(attachment);
+    return NULL;
 }
 
 int wasmcache_attach(wasmcache_attachment **out, wasmcache *cache,
@@ -155,39 +259,19 @@ int wasmcache_attach(wasmcache_attachment **out, wasmcache *cache,
         rc = check(&t, &o, &err);
     if (rc < 0)
         return wc_error_publish(&err, rc);
-    attachment = calloc(1, sizeof(*attachment));
+    attachment = attachment_new(cache, &t, engine, &o);
     if (!attachment)
         return wc_error_publish(&err, wc_fail(&err, WASMCACHE_ENOMEM, 0, "malloc", NULL,
                                               "No memory to attach an engine"));
-    attachment->cache = wc_cache_ref(cache);
-    attachment->table = t;
-    attachment->engine = engine;
-    snprintf(attachment->name, sizeof(attachment->name), "%s", t.name);
-    if (wc_cache_usable(cache))
-        rc = identify(attachment, &o, table, &err);
-    else
-        rc = wc_fail(&err, WASMCACHE_EOFF, 0, NULL, NULL, "There is no cache");
-    if (rc < 0) {
-        attachment->error = rc;
-        snprintf(attachment->message, sizeof(attachment->message), "%s", err.message);
-    }
-    if (rc < 0 && rc != WASMCACHE_EOFF) {
-        wasmcache_event fill = {0};
-        fill.reason = WASMCACHE_REASON_UNATTACHED;
-        fill.error = rc;
-        fill.message = attachment->message;
-        wc_event(cache, WASMCACHE_EVENT_UNATTACHED, fill);
-    }
+    attachment->table_address = table;
     *out = attachment;
     return 0;
 }
 
 void wasmcache_detach(wasmcache_attachment *attachment)
 {
-    if (!attachment)
-        return;
-    wc_cache_unref(attachment->cache);
-    free(attachment);
+    if (attachment)
+        attachment_free(attachment);
 }
 
 void *wasmcache_attachment_engine(const wasmcache_attachment *attachment)
@@ -195,8 +279,7 @@ void *wasmcache_attachment_engine(const wasmcache_attachment *attachment)
     return attachment ? attachment->engine : NULL;
 }
 
-int wasmcache_attachment_status(const wasmcache_attachment *attachment,
-                                wasmcache_attachment_info *out)
+int wasmcache_attachment_status(wasmcache_attachment *attachment, wasmcache_attachment_info *out)
 {
     wasmcache_attachment_info info = WASMCACHE_ATTACHMENT_INFO_INIT;
     struct wc_error err;
@@ -208,32 +291,29 @@ int wasmcache_attachment_status(const wasmcache_attachment *attachment,
                                               "WASMCACHE_ATTACHMENT_INFO_INIT"));
     info.error = WASMCACHE_EOFF;
     if (attachment) {
-        info.error = attachment->error;
+        const struct wc_identity *identity = wc_attachment_identity(attachment);
+        info.error = identity->error;
         info.engine = attachment->name;
-        info.engine_namespace = attachment->engine_namespace;
-        memcpy(info.fingerprint, attachment->fingerprint, sizeof(info.fingerprint));
-        info.message = attachment->message;
+        info.engine_namespace = identity->engine_namespace;
+        memcpy(info.fingerprint, identity->fingerprint, sizeof(info.fingerprint));
+        info.message = identity->message;
     }
     wc_sized_out(out, &info, sizeof(info));
     return 0;
 }
 
-int wc_attachment_usable(const wasmcache_attachment *attachment)
+int wc_attachment_recheck(wasmcache_attachment *attachment, struct wc_error *err)
 {
-    return !attachment->error && wc_cache_usable(attachment->cache);
-}
-
-int wc_attachment_recheck(const wasmcache_attachment *attachment, struct wc_error *err)
-{
+    const struct wc_identity *identity = wc_attachment_identity(attachment);
     uint8_t now[32];
     int rc;
-    if (!attachment->probed)
+    if (!identity->probed)
         return 0;
     rc = probe(attachment, now, err);
     if (rc < 0)
         return rc;
-    if (memcmp(now, attachment->probe, sizeof(now)) == 0)
+    if (memcmp(now, identity->probe, sizeof(now)) == 0)
         return 0;
     return wc_fail(err, WASMCACHE_EMISMATCH, 0, "probe", NULL,
-                   "The engine makes other code than when it was attached; nothing is saved");
+                   "The engine makes other code than when it was first used; nothing is saved");
 }

@@ -3,7 +3,14 @@
 #define WC_ATTACHMENT_H
 
 /*
- * An engine bound to a cache. Not changed after it was made, so that all threads use it.
+ * An engine bound to a cache.
+ *
+ *     wc_attachment_identity(attachment)->engine_namespace
+ *
+ * The identity is found out at first use, not at attach: the probe is a compile, and an engine that
+ * compiled before a fork may not be able to compile in the child (Wasmtime's threads do not come
+ * along). So a server that attaches and then forks is no worse off than without a cache. Nothing is
+ * locked: two threads may both find it out, and the first to be done is kept.
  *
  * The fingerprint is the SHA-256 of a tag and of these, each behind its length as 8 bytes
  * little-endian: adapter, compiler, engine version, artifact version (4 bytes little-endian),
@@ -12,29 +19,42 @@
  * that it is the same on every host that loads the same engine.
  */
 
+#include <stdatomic.h>
+
 #include "cache.h"
 #include "wasmcache_engine.h"
+
+/* What an engine is. Not changed after it was made. */
+struct wc_identity {
+    int error; /* why it cannot be cached, else 0 */
+    int probed;
+    uint8_t probe[32]; /* SHA-256 of what the probe gave */
+    uint8_t fingerprint[32];
+    char engine_namespace[WC_NAMESPACE_SIZE]; /* "" if it cannot be cached */
+    char message[640];                        /* why not */
+};
 
 struct wasmcache_attachment {
     wasmcache *cache; /* a reference; NULL: none */
     wasmcache_engine_table table;
+    const void *table_address; /* in the host's image */
     void *engine;
-    int error;     /* why it is not cached, else 0 */
-    int shared_id; /* the embedder gave the id: entries that do not match are others' */
-    int probed;
-    uint8_t probe[32]; /* SHA-256 of what the probe gave at attach */
-    uint8_t fingerprint[32];
+    wasmcache_attach_options options; /* strings and fingerprint are copies */
+    uint8_t given_fingerprint[32];
     char name[32];
-    char engine_namespace[WC_NAMESPACE_SIZE];
-    char message[640];
+    _Atomic(struct wc_identity *) identity; /* NULL: not found out yet */
 };
 
-/* Is there a cache behind this engine? */
-int wc_attachment_usable(const wasmcache_attachment *attachment);
+/* Never NULL. Without memory or without a cache it says so, and is looked for again next time.
+ * Valid as long as the attachment. */
+const struct wc_identity *wc_attachment_identity(wasmcache_attachment *attachment);
+
+/* Did the embedder give the id? Then others save there too, and what does not match is theirs. */
+int wc_attachment_is_shared(const wasmcache_attachment *attachment);
 
 /* Probes again, as every miss does before it saves: EMISMATCH if the engine now makes other code
- * than at attach. EENGINE. */
-int wc_attachment_recheck(const wasmcache_attachment *attachment, struct wc_error *err);
+ * than before. EENGINE. */
+int wc_attachment_recheck(wasmcache_attachment *attachment, struct wc_error *err);
 
 /* Describes and frees the engine's error. `doing` is such as "compile". Returns EENGINE. */
 int wc_engine_failure(const wasmcache_attachment *attachment, void *engine_error, const char *doing,

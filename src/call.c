@@ -5,6 +5,7 @@ void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmc
 {
     const wasmcache_report empty = WASMCACHE_REPORT_INIT;
     call->attachment = attachment;
+    call->identity = NULL;
     call->kind = kind;
     call->flags = 0;
     call->replace = 0;
@@ -33,7 +34,7 @@ void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const c
                   const struct wc_error *err, uint64_t ns)
 {
     wasmcache_event fill = {0};
-    fill.engine_namespace = call->attachment->engine_namespace;
+    fill.engine_namespace = call->identity ? call->identity->engine_namespace : NULL;
     fill.key = call->hex;
     fill.reason = call->report.reason;
     fill.bytes = call->report.artifact_bytes;
@@ -70,11 +71,16 @@ int wc_call_check(struct wc_call *call, const wasmcache_report *report, const ch
 
 int wc_call_may_look(struct wc_call *call)
 {
-    if (!wc_cache_usable(call->attachment->cache))
+    const struct wc_identity *identity;
+    if (!wc_cache_usable(call->attachment->cache)) {
         call->report.reason = WASMCACHE_REASON_CACHE_OFF;
-    else if (call->attachment->error)
+        return 0;
+    }
+    identity = wc_attachment_identity(call->attachment);
+    if (identity->error) {
         call->report.reason = WASMCACHE_REASON_UNATTACHED;
-    else
-        return 1;
-    return 0;
+        return 0;
+    }
+    call->identity = identity;
+    return 1;
 }

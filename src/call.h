@@ -15,6 +15,7 @@
 
 struct wc_call {
     wasmcache_attachment *attachment;
+    const struct wc_identity *identity; /* after wc_call_may_look() said yes */
     wasmcache_kind kind;
     unsigned flags; /* WASMCACHE_GET_... */
     int replace;    /* a save replaces a sound entry */
@@ -32,7 +33,7 @@ int wc_call_check(struct wc_call *call, const wasmcache_report *report, const ch
 int wc_misuse(struct wc_error *err, const char *function, const char *what);
 
 void wc_call_set_key(struct wc_call *call, const wasmcache_key *key);
-/* Is there anything to look in? If not, the report says why. */
+/* Is there anything to look in? If not, the report says why. Finds out what the engine is. */
 int wc_call_may_look(struct wc_call *call);
 /* Tells of something that happened to this call's entry. `path` and `err` may be NULL. */
 void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const char *path,

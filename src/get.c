@@ -288,11 +288,12 @@ int wasmcache_contains(wasmcache_attachment *attachment, wasmcache_kind kind,
     wc_call_start(&call, attachment, kind);
     rc = check_keyed(&call, key, NULL, key, "wasmcache_contains", &err);
     if (rc == 0)
-        rc = wc_store_open_folder(&folder, &attachment->cache->store, attachment->engine_namespace,
-                                  WC_GATE_LOOK, &err);
+        rc = wc_store_open_folder(&folder, &attachment->cache->store,
+                                  call.identity->engine_namespace, WC_GATE_LOOK, &err);
     if (rc == 0) {
-        const struct wc_expect expect = {kind, key, attachment->engine_namespace,
-                                         attachment->fingerprint, attachment->shared_id};
+        const struct wc_expect expect = {kind, key, call.identity->engine_namespace,
+                                         call.identity->fingerprint,
+                                         wc_attachment_is_shared(attachment)};
         rc = wc_store_open_entry(&file, &attachment->cache->store, &folder, &expect, &err);
     }
     wc_entry_file_close(&file);

@@ -81,8 +81,8 @@ static int load_from(struct wc_call *call, const struct wc_folder *folder,
                      struct wc_error *err)
 {
     const wasmcache_attachment *a = call->attachment;
-    const struct wc_expect expect = {call->kind, key, a->engine_namespace, a->fingerprint,
-                                     a->shared_id};
+    const struct wc_expect expect = {call->kind, key, call->identity->engine_namespace,
+                                     call->identity->fingerprint, wc_attachment_is_shared(a)};
     int rc = wc_store_open_entry(file, &a->cache->store, folder, &expect, err);
     if (rc == 0)
         rc = wc_entry_file_verify(file, err);
@@ -104,7 +104,8 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
     int rc;
 
     wc_call_set_key(call, key);
-    rc = wc_store_open_folder(&folder, &a->cache->store, a->engine_namespace, WC_GATE_LOOK, err);
+    rc = wc_store_open_folder(&folder, &a->cache->store, call->identity->engine_namespace,
+                              WC_GATE_LOOK, err);
     wc_cache_note(a->cache, rc, err);
     if (rc == 0)
         rc = load_from(call, &folder, &file, key, native, err);

@@ -44,15 +44,16 @@ static int publish(struct wc_call *call, const wasmcache_key *key,
     const wasmcache_attachment *a = call->attachment;
     const int reproducible = (a->cache->store.flags & WASMCACHE_REPRODUCIBLE) != 0;
     struct wc_trailer trailer = {0};
-    unsigned flags = a->shared_id ? WC_PUBLISH_LEAVE_FOREIGN : 0;
+    unsigned flags = wc_attachment_is_shared(a) ? WC_PUBLISH_LEAVE_FOREIGN : 0;
 
     if (call->replace || call->report.reason == WASMCACHE_REASON_ENGINE_REFUSED)
         flags |= WC_PUBLISH_REPLACE;
     trailer.kind = call->kind;
     trailer.artifact_bytes = call->report.artifact_bytes;
     trailer.key = *key;
-    memcpy(trailer.fingerprint, a->fingerprint, sizeof(trailer.fingerprint));
-    memcpy(trailer.engine_namespace, a->engine_namespace, sizeof(trailer.engine_namespace));
+    memcpy(trailer.fingerprint, call->identity->fingerprint, sizeof(trailer.fingerprint));
+    memcpy(trailer.engine_namespace, call->identity->engine_namespace,
+           sizeof(trailer.engine_namespace));
     trailer.wasm_bytes = call->report.wasm_bytes;
     trailer.compile_ns = reproducible ? 0 : call->report.compile_ns;
     trailer.created = reproducible ? 0 : wc_os_wall_seconds();
@@ -71,7 +72,7 @@ int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct
     wc_call_set_key(call, key);
     rc = wc_attachment_recheck(a, err);
     if (rc == 0) {
-        rc = wc_publish_ready(&a->cache->store, a->engine_namespace, err);
+        rc = wc_publish_ready(&a->cache->store, call->identity->engine_namespace, err);
         wc_cache_note(a->cache, rc, err);
     }
     if (rc == 0)
@@ -85,7 +86,8 @@ int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct
     if (rc < 0) {
         wc_call_tell(call, WASMCACHE_EVENT_SAVE_FAILED, NULL, err, call->report.save_ns);
     } else if (a->cache->on_event) {
-        (void)wasmcache_entry_path(path, sizeof(path), a->cache, a->engine_namespace, key);
+        (void)wasmcache_entry_path(path, sizeof(path), a->cache, call->identity->engine_namespace,
+                                   key);
         wc_call_tell(call,
                      published == WC_PUBLISHED_NEW ? WASMCACHE_EVENT_SAVED : WASMCACHE_EVENT_KEPT,
                      path, NULL, call->report.save_ns);

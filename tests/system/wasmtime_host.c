@@ -161,6 +161,7 @@ void host_open_with(struct host *h, const wasmcache_options *options, wasm_confi
     h->wc = wasmcache_wasmtime_attach(h->cache, h->engine, "");
     if (!h->wc)
         broken("wasmcache_wasmtime_attach", wasmcache_last_error()->message);
+    (void)host_namespace(h); /* the first use, which probes: what is counted below is without it */
     host_forget(&h->seen);
 }
 

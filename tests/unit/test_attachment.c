@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Engines bound to a cache: ids, fingerprints, probes, and engines that cannot be bound. */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -382,10 +383,16 @@ static void a_null_attachment_has_a_status(void **state)
 
 /* ---- probes ---- */
 
-static void the_probe_is_made_at_attach_and_before_each_save_only(void **state)
+static void the_probe_is_made_at_first_use_and_before_each_save_only(void **state)
 {
     struct rig *r = *state;
-    attach(r, NULL);
+    wasmcache_attachment_info info = WASMCACHE_ATTACHMENT_INFO_INIT;
+    assert_int_equal(wasmcache_attach(&r->wc, r->cache, &r->engine.table, &r->engine, &r->attach),
+                     0);
+    assert_int_equal(r->engine.probes, 0); /* whoever forks now has an engine that never compiled */
+    assert_int_equal(wasmcache_attachment_status(r->wc, &info), 0);
+    assert_int_equal(r->engine.probes, 1);
+    assert_int_equal(wasmcache_attachment_status(r->wc, &info), 0);
     assert_int_equal(r->engine.probes, 1);
     assert_int_equal(rig_get(r, wasm, NULL), 0);
     assert_int_equal(r->engine.probes, 2);
@@ -397,6 +404,48 @@ static void the_probe_is_made_at_attach_and_before_each_save_only(void **state)
     assert_int_equal(rig_save(r, "y", NULL), 0);
     assert_int_equal(r->engine.probes, 3);
     assert_int_equal(r->engine.compiles, 2); /* the probe is none */
+}
+
+struct first_use {
+    struct rig *r;
+    pthread_barrier_t *start;
+    const char *engine_namespace; /* the attachment's own: the address tells which identity it is */
+};
+
+static void *use_first(void *argument)
+{
+    struct first_use *u = argument;
+    wasmcache_attachment_info info = WASMCACHE_ATTACHMENT_INFO_INIT;
+    pthread_barrier_wait(u->start);
+    wasmcache_attachment_status(u->r->wc, &info);
+    u->engine_namespace = info.engine_namespace;
+    return NULL;
+}
+
+static void threads_that_use_it_first_together_agree(void **state)
+{
+    struct rig *r = *state;
+    for (int round = 0; round < 20; round++) {
+        pthread_barrier_t start;
+        pthread_t threads[4];
+        struct first_use uses[4];
+        wasmcache_detach(r->wc);
+        r->wc = NULL;
+        assert_int_equal(
+            wasmcache_attach(&r->wc, r->cache, &r->engine.table, &r->engine, &r->attach), 0);
+        assert_int_equal(pthread_barrier_init(&start, NULL, 4), 0);
+        for (int i = 0; i < 4; i++) {
+            uses[i] = (struct first_use){r, &start, NULL};
+            assert_int_equal(pthread_create(&threads[i], NULL, use_first, &uses[i]), 0);
+        }
+        for (int i = 0; i < 4; i++)
+            pthread_join(threads[i], NULL);
+        pthread_barrier_destroy(&start);
+        for (int i = 0; i < 4; i++)
+            assert_ptr_equal(uses[i].engine_namespace, uses[0].engine_namespace);
+        assert_true(uses[0].engine_namespace[0]);
+    }
+    assert_string_equal(r->events.log, "");
 }
 
 static void an_attachment_keeps_its_cache(void **state)
@@ -442,7 +491,8 @@ int main(void)
         TEST(without_probe_settings_or_fingerprint_it_is_unattached),
         TEST(a_probe_that_fails_leaves_it_unattached),
         TEST(a_null_attachment_has_a_status),
-        TEST(the_probe_is_made_at_attach_and_before_each_save_only),
+        TEST(the_probe_is_made_at_first_use_and_before_each_save_only),
+        TEST(threads_that_use_it_first_together_agree),
         TEST(an_attachment_keeps_its_cache),
         TEST(two_attachments_of_one_engine_share),
     };
