@@ -189,7 +189,8 @@ int cli_entries_collect(struct cli_entries *out, wasmcache *cache, const char *e
         wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
 
         rc = wasmcache_iterator_next(iterator, &entry);
-        if (rc == WASMCACHE_EIO && out->unreadable < UNREADABLE_MAX) {
+        if ((rc == WASMCACHE_EIO || rc == WASMCACHE_EUNTRUSTED) &&
+            out->unreadable < UNREADABLE_MAX) {
             cli_error("cannot list all of the cache: %s", cli_last_message());
             out->unreadable++;
             continue;

@@ -493,9 +493,10 @@ typedef struct wasmcache_get_options {
  *
  * EENGINE: the engine's own error; its text is the detail's message. EIO: a path or descriptor that
  * cannot be read (the source, never the cache). EABORTED: fetch refused. EMISS: a digest without
- * fetch is not in the cache. EMISUSE: out, source or attachment NULL, NULL bytes with a length, a
- * length over PTRDIFF_MAX, an unknown kind, flag or size, a kind the engine was built without.
- * ENOMEM. A save that fails is no error: report->save_error and an event tell.
+ * fetch, or an engine without a compiler, and it is not in the cache. EMISUSE: out, source or
+ * attachment NULL, NULL bytes with a length, a length over PTRDIFF_MAX, an unknown kind, flag or
+ * size, a kind the engine was built without. ENOMEM. A save that fails is no error:
+ * report->save_error and an event tell.
  */
 WASMCACHE_API int wasmcache_get(wasmcache_module **out, wasmcache_attachment *attachment,
                                 wasmcache_kind kind, const wasmcache_source *source,
@@ -513,7 +514,8 @@ WASMCACHE_API void wasmcache_module_release(wasmcache_module *module);
 
 /*
  * Loads the entry of `key`, never compiles. EOFF, EMISS, ECORRUPT, EMISMATCH, ENEWER, EUNTRUSTED,
- * EIO: why it did not; the report has the reason. ENOMEM, EMISUSE.
+ * EIO: why it did not; the report has the reason. EENGINE: it is sound, but the engine does not
+ * load it. EBUSY: somebody keeps changing it. ENOMEM, EMISUSE.
  */
 WASMCACHE_API int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment,
                                  wasmcache_kind kind, const wasmcache_key *key,
@@ -541,9 +543,10 @@ typedef struct wasmcache_save_options {
  * Serializes the engine's module `native` and publishes it under `key`. The caller vouches that it
  * was compiled from the wasm of that key by the attached engine. A sound entry that is there
  * already stays (0 is returned). `options` may be NULL. EOFF, EFULL, EIO, EUNTRUSTED, ENEWER and
- * EMISMATCH (an entry that must not be replaced is there), EENGINE (it does not serialize),
- * EMISUSE, ENOMEM: nothing was published, and nothing is left behind. Only a WASMCACHE_DURABLE save
- * whose last "fsync" fails has published, and a power cut may take it back.
+ * EMISMATCH (an entry that must not be replaced is there), EBUSY (others keep changing it), EENGINE
+ * (it does not serialize), EMISUSE, ENOMEM: nothing was published, and nothing is left behind. Only
+ * a WASMCACHE_DURABLE save whose last "fsync" fails has published, and a power cut may take it
+ * back.
  */
 WASMCACHE_API int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind,
                                  const wasmcache_key *key, void *native,
@@ -618,8 +621,8 @@ WASMCACHE_API int wasmcache_remove_damaged(wasmcache *cache, const char *engine_
  */
 WASMCACHE_API int wasmcache_iterate(wasmcache_iterator **out, wasmcache *cache,
                                     const char *engine_namespace, unsigned flags);
-/* The next entry; EMISS: no more. EIO: a folder cannot be read; go on, the next call takes the
- * next. */
+/* The next entry; EMISS: no more. EIO, EUNTRUSTED, ENOMEM: a folder cannot be used; go on, the next
+ * call takes the next. */
 WASMCACHE_API int wasmcache_iterator_next(wasmcache_iterator *iterator, wasmcache_entry *out);
 /* NULL is allowed. */
 WASMCACHE_API void wasmcache_iterator_close(wasmcache_iterator *iterator);
@@ -627,6 +630,7 @@ WASMCACHE_API void wasmcache_iterator_close(wasmcache_iterator *iterator);
 /*
  * Removes temporary files whose writer is gone (told by their lock, not by age or pid). Sets
  * *removed, if it is not NULL, to how many. EIO: one could not be removed; the others were tried.
+ * EUNTRUSTED, ENOMEM.
  */
 WASMCACHE_API int wasmcache_clean(wasmcache *cache, uint64_t *removed);
 

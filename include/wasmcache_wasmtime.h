@@ -240,6 +240,10 @@ static inline const wasmcache_engine_table *wasmcache_wasmtime_table(void)
  * and the engine does not show, such as its own changes to modules; "" or NULL if there is nothing.
  * Everything in wasm_config_t that changes code is found by itself.
  *
+ * The engine is not touched here but at the first use of the attachment, which compiles the empty
+ * module on it. So a process may attach and then fork, as long as it looks nothing up in between:
+ * Wasmtime cannot compile in the child of a process that has compiled.
+ *
  * Returns the attachment, which the caller ends with wasmcache_detach() before the engine is
  * deleted. NULL (no memory, misuse) is a valid "no attachment"; wasmcache_last_error() says why.
  */
