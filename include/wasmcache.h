@@ -595,7 +595,7 @@ WASMCACHE_API int wasmcache_entry_path(char *out, size_t size, wasmcache *cache,
                                        const char *engine_namespace, const wasmcache_key *key);
 /*
  * Judges one entry and fills *out, whose state says what was found. Changes nothing.
- * 0 also for a bad entry; EMISUSE, ENOMEM; EUNTRUSTED or EIO: the directory cannot be used.
+ * 0 also for a bad entry; EOFF, EMISUSE, ENOMEM; EUNTRUSTED or EIO: the directory cannot be used.
  */
 WASMCACHE_API int wasmcache_entry_check(wasmcache_entry *out, wasmcache *cache,
                                         const char *engine_namespace, const wasmcache_key *key,

@@ -143,6 +143,17 @@ want_status 1
 run info wasm/exit7.wasm
 want_status 0
 
+# A folder that is not to be trusted is reported; the others are listed all the same.
+fill
+ln -s "$tmp" "$cache/planted-v1"
+run --json ls
+want_status 1
+want_json 'len([r for r in rows if "key" in r]) == 5'
+want_err 'planted-v1 should be a directory'
+rm "$cache/planted-v1"
+run clear --yes
+want_status 0
+
 # clear: all entries, and nothing else. It has to be told when there is nobody to ask.
 fill
 echo mine >"$cache/notes"
