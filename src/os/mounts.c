@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is mounted where, from /proc. Elsewhere than on Linux nothing can be told: -ENOENT. */
 #define _GNU_SOURCE
-#include "os/os.h"
+#include "os/private.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,19 +87,6 @@ static int each(int (*visit)(const struct mount *mount, void *payload), void *pa
     return rc;
 }
 
-#ifdef WASMCACHE_TESTING
-#define ENTER(call)                                                                                \
-    do {                                                                                           \
-        int injected_ = wc_os_hook ? wc_os_hook(call) : 0;                                         \
-        if (injected_)                                                                             \
-            return injected_;                                                                      \
-        if (wc_os_lacking & WC_OS_NO_PROC)                                                         \
-            return -ENOENT;                                                                        \
-    } while (0)
-#else
-#define ENTER(call) ((void)0)
-#endif
-
 struct visitor {
     int (*visit)(const char *path, void *payload);
     void *payload;
@@ -116,6 +102,8 @@ int wc_os_each_mount(int (*visit)(const char *path, void *payload), void *payloa
 {
     struct visitor v = {visit, payload};
     ENTER("each_mount");
+    if (LACKING(WC_OS_NO_PROC))
+        return -ENOENT;
     return each(visit_point, &v);
 }
 
@@ -168,6 +156,8 @@ int wc_os_place_in_fs(int fd, uint64_t *fs, char *out, size_t size)
     ssize_t n;
     int rc;
     ENTER("place_in_fs");
+    if (LACKING(WC_OS_NO_PROC))
+        return -ENOENT;
     if (p.id < 0)
         return p.id;
     snprintf(link, sizeof(link), "/proc/thread-self/fd/%d", fd);

@@ -5,22 +5,15 @@
  * the rest.
  */
 #define _GNU_SOURCE
-#include "os/os.h"
+#include "os/private.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,20 +21,6 @@
 unsigned wc_os_lacking;
 int (*wc_os_hook)(const char *call);
 int64_t wc_os_euid_forced = -1;
-static int enter(const char *call)
-{
-    return wc_os_hook ? wc_os_hook(call) : 0;
-}
-#define ENTER(call)                                                                                \
-    do {                                                                                           \
-        int injected_ = enter(call);                                                               \
-        if (injected_)                                                                             \
-            return injected_;                                                                      \
-    } while (0)
-#define LACKING(what) (wc_os_lacking & (what))
-#else
-#define ENTER(call) ((void)0)
-#define LACKING(what) 0
 #endif
 
 /* For descriptors that are only looked at. */
@@ -54,48 +33,36 @@ static int enter(const char *call)
 /* One write(2) of this size keeps the data in cache between hash and copy; larger gains nothing. */
 #define IO_PIECE ((size_t)1 << 30)
 
-static int result(int rc)
-{
-    return rc < 0 ? -errno : rc;
-}
-
-static int open_retry(int at, const char *path, int flags, mode_t mode)
-{
-    int fd;
-    do
-        fd = openat(at, path, flags | O_CLOEXEC, mode);
-    while (fd < 0 && errno == EINTR);
-    return result(fd);
-}
+/* ---- descriptors ---- */
 
 int wc_os_open_dir(const char *path)
 {
     ENTER("open_dir");
-    return open_retry(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    return wc_os_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
 }
 
 int wc_os_open_dir_nofollow(const char *path)
 {
     ENTER("open_dir");
-    return open_retry(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    return wc_os_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 }
 
 int wc_os_open_dir_at(int at, const char *name)
 {
     ENTER("open_dir_at");
-    return open_retry(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    return wc_os_openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 }
 
 int wc_os_open_parent(int fd)
 {
     ENTER("open_parent");
-    return open_retry(fd, "..", PLACE | O_DIRECTORY, 0);
+    return wc_os_openat(fd, "..", PLACE | O_DIRECTORY, 0);
 }
 
 int wc_os_open_place(const char *path)
 {
     ENTER("open_place");
-    return open_retry(AT_FDCWD, path, PLACE | O_DIRECTORY, 0);
+    return wc_os_openat(AT_FDCWD, path, PLACE | O_DIRECTORY, 0);
 }
 
 int wc_os_read_link(int fd, char *out, size_t size)
@@ -114,29 +81,29 @@ int wc_os_read_link(int fd, char *out, size_t size)
 int wc_os_open_read(int at, const char *name)
 {
     ENTER("open_read");
-    return open_retry(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+    return wc_os_openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
 }
 
 int wc_os_open_read_path(const char *path)
 {
     ENTER("open_read_path");
-    return open_retry(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    return wc_os_openat(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
 }
 
 int wc_os_open_identity(int at, const char *name)
 {
     ENTER("open_identity");
-    return open_retry(at, name, PLACE | O_NOFOLLOW, 0);
+    return wc_os_openat(at, name, PLACE | O_NOFOLLOW, 0);
 }
 
 int wc_os_create(int at, const char *name)
 {
     int fd, rc;
     ENTER("create");
-    fd = open_retry(at, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+    fd = wc_os_openat(at, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
     if (fd < 0)
         return fd;
-    rc = result(fchmod(fd, 0600)); /* whatever the umask */
+    rc = wc_os_result(fchmod(fd, 0600)); /* whatever the umask */
     if (rc == 0)
         return fd;
     unlinkat(at, name, 0);
@@ -150,7 +117,7 @@ int wc_os_open_unnamed(int at)
     if (LACKING(WC_OS_NO_TMPFILE))
         return -EOPNOTSUPP;
 #ifdef O_TMPFILE
-    int fd = open_retry(at, ".", O_RDWR | O_TMPFILE, 0600);
+    int fd = wc_os_openat(at, ".", O_RDWR | O_TMPFILE, 0600);
     /* Kernels and file systems without it see O_DIRECTORY and a writing open. */
     return fd == -EISDIR || fd == -ENOENT || fd == -EINVAL ? -EOPNOTSUPP : fd;
 #else
@@ -164,7 +131,7 @@ int wc_os_close(int fd)
     if (fd < 0)
         return 0;
 #ifdef WASMCACHE_TESTING
-    int injected = enter("close");
+    int injected = wc_os_enter("close");
     if (injected) {
         close(fd);
         return injected;
@@ -177,7 +144,7 @@ int wc_os_close(int fd)
 int wc_os_dup(int fd)
 {
     ENTER("dup");
-    return result(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    return wc_os_result(fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
 static void stat_from(const struct stat *st, struct wc_os_stat *out)
@@ -260,7 +227,7 @@ int wc_os_write(int fd, const void *bytes, size_t size)
 int wc_os_chmod(int fd, uint32_t mode)
 {
     ENTER("chmod");
-    return result(fchmod(fd, (mode_t)mode));
+    return wc_os_result(fchmod(fd, (mode_t)mode));
 }
 
 static int sync_retry(int (*sync)(int), int fd)
@@ -269,7 +236,7 @@ static int sync_retry(int (*sync)(int), int fd)
     do
         rc = sync(fd);
     while (rc < 0 && errno == EINTR);
-    return result(rc);
+    return wc_os_result(rc);
 }
 
 int wc_os_sync_data(int fd)
@@ -307,7 +274,7 @@ int wc_os_try_lock(int fd)
     do
         rc = flock(fd, LOCK_EX | LOCK_NB);
     while (rc < 0 && errno == EINTR);
-    return result(rc);
+    return wc_os_result(rc);
 }
 
 int wc_os_fd_path(int fd, char out[40])
@@ -352,150 +319,7 @@ void wc_os_unmap(const void *bytes, size_t size)
         munmap((void *)(uintptr_t)bytes, size);
 }
 
-int wc_os_mkdir_at(int at, const char *name, uint32_t mode)
-{
-    struct stat st;
-    mode_t want;
-    int fd, rc;
-    ENTER("mkdir_at");
-    if (mkdirat(at, name, (mode_t)mode) < 0)
-        return -errno;
-    /* What the umask took away comes back; the set-group-id bit that a parent handed down stays.
-     * Not through a link that somebody put in its place. */
-    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode) ||
-        (st.st_mode & 0777) == (mode_t)mode || st.st_uid != geteuid())
-        return 0;
-    want = (mode_t)mode | (st.st_mode & 07000);
-    if (fchmodat(at, name, want, AT_SYMLINK_NOFOLLOW) == 0)
-        return 0;
-    fd = wc_os_open_dir_at(at, name); /* without /proc, or with an old libc */
-    if (fd < 0)
-        return fd;
-    rc = result(fchmod(fd, want));
-    close(fd);
-    return rc;
-}
-
-int wc_os_mkdir(const char *path, uint32_t mode)
-{
-    return wc_os_mkdir_at(AT_FDCWD, path, mode);
-}
-
-int wc_os_link_unnamed(int fd, int at, const char *name)
-{
-    char path[40];
-    int rc;
-    ENTER("link_unnamed");
-    if (LACKING(WC_OS_NO_LINK))
-        return -EPERM;
-    rc = wc_os_fd_path(fd, path);
-    return rc < 0 ? rc : result(linkat(AT_FDCWD, path, at, name, AT_SYMLINK_FOLLOW));
-}
-
-int wc_os_link(int at, const char *from, const char *to)
-{
-    ENTER("link");
-    if (LACKING(WC_OS_NO_LINK))
-        return -EPERM;
-    return result(linkat(at, from, at, to, 0));
-}
-
-int wc_os_rename_noreplace(int at, const char *from, const char *to)
-{
-    ENTER("rename_noreplace");
-    if (LACKING(WC_OS_NO_NOREPLACE))
-        return -EINVAL;
-#if defined(SYS_renameat2)
-    /* The raw call: musl has no wrapper. 1 is RENAME_NOREPLACE. */
-    int rc = (int)syscall(SYS_renameat2, at, from, at, to, 1u);
-    return rc < 0 && errno == ENOSYS ? -EINVAL : result(rc);
-#else
-    return -EINVAL;
-#endif
-}
-
-int wc_os_rename(int at, const char *from, const char *to)
-{
-    ENTER("rename");
-    return result(renameat(at, from, at, to));
-}
-
-int wc_os_unlink(int at, const char *name)
-{
-    ENTER("unlink");
-    return result(unlinkat(at, name, 0));
-}
-
-struct wc_os_walk {
-    DIR *dir;
-};
-
-struct wc_os_walk *wc_os_walk_open(int fd, int *error)
-{
-    struct wc_os_walk *walk;
-    int own;
-#ifdef WASMCACHE_TESTING
-    if ((*error = enter("walk_open")) != 0)
-        return NULL;
-#endif
-    /* A fresh open file, so that two walks over one directory do not share an offset. */
-    own = open_retry(fd, ".", O_RDONLY | O_DIRECTORY, 0);
-    if (own < 0) {
-        *error = own;
-        return NULL;
-    }
-    walk = malloc(sizeof(*walk));
-    if (walk)
-        walk->dir = fdopendir(own);
-    if (!walk || !walk->dir) {
-        *error = walk ? -errno : -ENOMEM;
-        free(walk);
-        close(own);
-        return NULL;
-    }
-    *error = 0;
-    return walk;
-}
-
-const char *wc_os_walk_next(struct wc_os_walk *walk, int *error)
-{
-    struct dirent *entry;
-#ifdef WASMCACHE_TESTING
-    if ((*error = enter("walk_next")) != 0)
-        return NULL;
-#endif
-    do {
-        errno = 0;
-        entry = readdir(walk->dir);
-    } while (entry && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0));
-    *error = entry ? 0 : -errno;
-    return entry ? entry->d_name : NULL;
-}
-
-void wc_os_walk_close(struct wc_os_walk *walk)
-{
-    if (!walk)
-        return;
-    closedir(walk->dir);
-    free(walk);
-}
-
-char *wc_os_absolute(const char *path)
-{
-    char *cwd, *out;
-    size_t length;
-    if (path[0] == '/')
-        return strdup(path);
-    cwd = getcwd(NULL, 0);
-    if (!cwd) /* it was removed: then nothing below it can be used either, and that shows in time */
-        return errno == ENOMEM ? NULL : strdup(path);
-    length = strlen(cwd) + 1 + strlen(path) + 1;
-    out = malloc(length);
-    if (out)
-        snprintf(out, length, "%s/%s", cwd[1] ? cwd : "", path);
-    free(cwd);
-    return out;
-}
+/* ---- process ---- */
 
 uint32_t wc_os_euid(void)
 {
