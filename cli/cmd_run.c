@@ -117,7 +117,7 @@ static int check_dirs(struct cli *cli, struct request *request, wasmcache *cache
         return status;
     if (!cache)
         cache = own;
-    wasmcache_status(cache, &info); /* makes the directory, if it is not there yet */
+    wasmcache_status(cache, &info);
     dir = cli_cache_dir(cli);
     status = open_dirs(request, cache, *info.dir ? info.dir : dir ? dir : "");
     free(dir);

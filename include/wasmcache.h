@@ -248,7 +248,7 @@ typedef struct wasmcache_options {
                                     are trusted; copied */
     size_t trust_uid_count;      /* at most 64 */
     wasmcache_event_fn on_event; /* NULL: none */
-    void *payload;               /* handed to on_event */
+    void *payload;               /* handed to on_event; must live until the last detach */
 } wasmcache_options;
 
 #define WASMCACHE_OPTIONS_INIT                                                                     \
@@ -292,7 +292,7 @@ typedef struct wasmcache_status_info {
         sizeof(wasmcache_status_info), WASMCACHE_STATE_OFF, 0, 0, 0, 0, "", ""                     \
     }
 
-/* Looks at the directory as it is now (made if it is missing and may be). NULL cache: off.
+/* Looks at the directory as it is now; makes nothing. NULL cache: off.
  * EMISUSE: out NULL or its size not set. */
 WASMCACHE_API int wasmcache_status(wasmcache *cache, wasmcache_status_info *out);
 

@@ -45,22 +45,26 @@ static void add_text(struct wc_sha256_state *state, const char *text)
 
 /* The build id of the engine's image. Nothing if that is also the host's: the version that the host
  * was compiled with is then the engine's, and hosts with the same engine share. */
-static size_t engine_build_id(const wasmcache_attach_options *o, const void *table, uint8_t out[32])
+static int engine_build_id(const wasmcache_attach_options *o, const void *table, uint8_t out[32])
 {
-    size_t length;
-    int own;
+    int own, length;
     if (!o->code)
         return 0;
     length = wc_os_build_id(o->code_symbol, o->code, table, out, 32, &own);
-    return own ? 0 : length;
+    return length > 0 && own ? 0 : length;
 }
 
-static void make_fingerprint(struct wc_identity *identity, const wasmcache_attachment *attachment)
+static int make_fingerprint(struct wc_identity *identity, const wasmcache_attachment *attachment,
+                            struct wc_error *err)
 {
     static const char tag[] = "wasmcache fingerprint 1";
     const wasmcache_attach_options *o = &attachment->options;
     struct wc_sha256_state state;
     uint8_t version[4], build_id[32];
+    int build_id_length = engine_build_id(o, attachment->table_address, build_id);
+    if (build_id_length < 0)
+        return wc_fail(err, WASMCACHE_ENOMEM, 0, "dlopen", NULL,
+                       "No memory to find out which library the engine is");
     for (int i = 0; i < 4; i++)
         version[i] = (uint8_t)(o->artifact_version >> (8 * i));
     wc_sha256_start(&state);
@@ -72,8 +76,9 @@ static void make_fingerprint(struct wc_identity *identity, const wasmcache_attac
     add_text(&state, o->target);
     add_text(&state, o->settings);
     add_field(&state, identity->probe, identity->probed ? sizeof(identity->probe) : 0);
-    add_field(&state, build_id, engine_build_id(o, attachment->table_address, build_id));
+    add_field(&state, build_id, (size_t)build_id_length);
     wc_sha256_finish(&state, identity->fingerprint);
+    return 0;
 }
 
 /* Fingerprint and namespace. Negative: this engine cannot be cached. */
@@ -97,7 +102,9 @@ static int identify(struct wc_identity *identity, const wasmcache_attachment *at
                            "This engine does not show its configuration: pass a settings string "
                            "(\"\" if nothing is changed) or a fingerprint");
         }
-        make_fingerprint(identity, attachment);
+        rc = make_fingerprint(identity, attachment, err);
+        if (rc < 0)
+            return rc;
     }
     wc_hex(hex, identity->fingerprint, 8);
     snprintf(id, sizeof(id), "%s-%s-%s", attachment->name, o->compiler, hex);
@@ -116,34 +123,54 @@ static void tell_unattached(const wasmcache_attachment *attachment,
     wc_event(attachment->cache, WASMCACHE_EVENT_UNATTACHED, fill);
 }
 
+/* Fills in what the engine is, or why that cannot be told. NULL: no memory. */
+static struct wc_identity *identity_new(const wasmcache_attachment *attachment)
+{
+    struct wc_identity *identity = calloc(1, sizeof(*identity));
+    struct wc_error err;
+    if (!identity)
+        return NULL;
+    wc_error_init(&err);
+    identity->error = identify(identity, attachment, &err);
+    if (identity->error)
+        snprintf(identity->message, sizeof(identity->message), "%s", err.message);
+    return identity;
+}
+
+/* Misuse stays; want of memory, descriptors and the like may pass. */
+static int is_final(const struct wc_identity *identity)
+{
+    return !identity->error || identity->error == WASMCACHE_EMISUSE;
+}
+
 const struct wc_identity *wc_attachment_identity(wasmcache_attachment *attachment)
 {
     static const struct wc_identity no_memory = {
         .error = WASMCACHE_ENOMEM, .message = "No memory to find out what the engine is"};
     static const struct wc_identity no_cache = {.error = WASMCACHE_EOFF,
                                                 .message = "There is no cache"};
-    struct wc_identity *known = atomic_load_explicit(&attachment->identity, memory_order_acquire);
-    struct wc_identity *identity;
-    struct wc_error err;
+    struct wc_identity *known, *fresh;
 
-    if (known)
-        return known;
     if (!wc_cache_usable(attachment->cache))
         return &no_cache;
-    identity = calloc(1, sizeof(*identity));
-    if (!identity)
-        return &no_memory;
-    wc_error_init(&err);
-    identity->error = identify(identity, attachment, &err);
-    if (identity->error)
-        snprintf(identity->message, sizeof(identity->message), "%s", err.message);
-    if (!atomic_compare_exchange_strong(&attachment->identity, &known, identity)) {
-        free(identity); /* another thread was faster */
+    known = atomic_load_explicit(&attachment->identity, memory_order_acquire);
+    if (known && is_final(known))
+        return known;
+    fresh = identity_new(attachment);
+    if (!fresh)
+        return known ? known : &no_memory;
+    if (known && !is_final(fresh)) { /* no better than before */
+        free(fresh);
         return known;
     }
-    if (identity->error)
-        tell_unattached(attachment, identity);
-    return identity;
+    fresh->before = known; /* somebody may still read it */
+    if (!atomic_compare_exchange_strong(&attachment->identity, &known, fresh)) {
+        free(fresh); /* another thread was faster */
+        return known;
+    }
+    if (fresh->error)
+        tell_unattached(attachment, fresh);
+    return fresh;
 }
 
 int wc_attachment_is_shared(const wasmcache_attachment *attachment)
@@ -199,7 +226,10 @@ static void attachment_free(wasmcache_attachment *attachment)
     free_text(attachment->options.settings);
     free_text(attachment->options.engine_id);
     free_text(attachment->options.code_symbol);
-    free(atomic_load(&attachment->identity));
+    for (struct wc_identity *next, *i = atomic_load(&attachment->identity); i; i = next) {
+        next = i->before;
+        free(i);
+    }
     wc_cache_unref(attachment->cache);
     free(attachment);
 }

@@ -26,7 +26,8 @@
 
 /* What an engine is. Not changed after it was made. */
 struct wc_identity {
-    int error; /* why it cannot be cached, else 0 */
+    struct wc_identity *before; /* one that could not be told, which this one took the place of */
+    int error;                  /* why it cannot be cached, else 0 */
     int probed;
     uint8_t probe[32]; /* SHA-256 of what the probe gave */
     uint8_t fingerprint[32];

@@ -68,17 +68,21 @@ static int save_compiled(struct wc_call *call, const struct wc_input *input,
 static int get_input(struct wc_call *call, struct wc_input *input, void **native,
                      void **engine_error, struct wc_error *err)
 {
-    const int cached = wc_call_may_look(call);
+    int cached = wc_call_may_look(call);
+    const uint64_t started = wc_os_monotonic_ns(); /* not the first use's probe */
     const int recompile = (call->flags & WASMCACHE_GET_RECOMPILE) != 0;
     wasmcache_key key;
     int rc = 0;
 
     if (cached) {
         rc = wc_input_key(input, &key, err);
-        call->report.key_ns = wc_os_monotonic_ns() - call->started;
+        call->report.key_ns = wc_os_monotonic_ns() - started;
         call->report.wasm_bytes = input->size;
     }
-    if (rc < 0) {
+    if (rc == WASMCACHE_ENOMEM) { /* the engine may have enough all the same */
+        call->report.reason = WASMCACHE_REASON_UNREADABLE;
+        cached = 0;
+    } else if (rc < 0) {
         call->report.reason = WASMCACHE_REASON_SOURCE;
         return rc;
     }

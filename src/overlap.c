@@ -97,6 +97,7 @@ static int is_child(int fd, const struct id *wanted)
 
 struct question {
     int cache_fd, guest_fd;
+    int missing; /* 1: cache_fd is the nearest directory above a cache that is not there yet */
     struct id guest;
     uint64_t fs; /* the file system of the cache, and where the cache lies in it */
     char place[PATH_MAX];
@@ -117,7 +118,8 @@ static int is_near_in_fs(const struct question *q, int fd)
     int rc = wc_os_place_in_fs(fd, &fs, place, sizeof(place));
     if (rc < 0)
         return rc;
-    return fs == q->fs && (is_prefix(place, q->place) || is_prefix(q->place, place));
+    return fs == q->fs &&
+           (is_prefix(place, q->place) || (!q->missing && is_prefix(q->place, place)));
 }
 
 /* Does the directory `fd` show the cache: is it, is it above it, or is it one of its folders? */
@@ -127,7 +129,7 @@ static int shows_cache(const struct question *q, int fd)
     int rc = id_of(fd, &here);
     if (rc == 0)
         rc = is_at_or_above(q->cache_fd, &here);
-    if (rc == 0)
+    if (rc == 0 && !q->missing)
         rc = is_child(q->cache_fd, &here);
     if (rc == 0)
         rc = is_near_in_fs(q, fd);
@@ -139,9 +141,15 @@ static int visit_mount(const char *path, void *payload)
 {
     const struct question *q = payload;
     int fd = wc_os_open_place(path);
-    int rc;
-    switch (fd) {
-    case -EACCES:
+    struct id here;
+    int rc = fd < 0 ? fd : id_of(fd, &here); /* where FUSE says what is wrong */
+    if (rc == 0)
+        rc = is_at_or_above(fd, &q->guest);
+    if (rc == 1)
+        rc = shows_cache(q, fd);
+    wc_os_close(fd);
+    switch (rc) {
+    case -EACCES: /* another user's FUSE */
     case -EPERM:
     case -ENOENT:   /* a mount that another one hides */
     case -ENOTDIR:  /* a file */
@@ -151,15 +159,8 @@ static int visit_mount(const char *path, void *payload)
     case -ENODEV:
         return 0;
     default:
-        break;
+        return rc;
     }
-    if (fd < 0)
-        return fd;
-    rc = is_at_or_above(fd, &q->guest);
-    if (rc == 1)
-        rc = shows_cache(q, fd);
-    wc_os_close(fd);
-    return rc;
 }
 
 /* 1 if the guest's directory shows the directory `cache_fd`, or is in it. */
@@ -171,12 +172,12 @@ static int overlaps(struct question *q, int cache_fd)
     rc = id_of(cache_fd, &cache_id);
     if (rc == 0)
         rc = wc_os_place_in_fs(cache_fd, &q->fs, q->place, sizeof(q->place));
-    if (rc == 0)
+    if (rc == 0 && !q->missing)
         rc = is_at_or_above(q->guest_fd, &cache_id);
     if (rc == 0)
         rc = shows_cache(q, q->guest_fd);
     if (rc == 0)
-        rc = wc_os_each_mount(visit_mount, q);
+        rc = wc_os_each_mount_below(q->guest_fd, visit_mount, q);
     return rc;
 }
 
@@ -239,7 +240,7 @@ static int next_place(struct way *way, int at)
 }
 
 /* Is the guest's directory, or one below it, on the way to the cache? 1, 0, negative errno. */
-static int way_leads_through(const struct question *q, const char *path)
+static int way_leads_through(const struct question *q, const char *path, int *nearest)
 {
     struct way way;
     int at = wc_os_open_place("/");
@@ -250,6 +251,11 @@ static int way_leads_through(const struct question *q, const char *path)
         memcpy(way.left, path, strlen(path) + 1);
     while (rc == 0 && at >= 0) {
         rc = is_at_or_above(at, &q->guest);
+        if (rc == 0) {
+            wc_os_close(*nearest);
+            *nearest = wc_os_dup(at);
+            rc = *nearest < 0 ? *nearest : 0;
+        }
         if (rc == 0)
             at = next_place(&way, at);
     }
@@ -267,8 +273,10 @@ static int overlaps_own_folder(struct question *q, int dir)
     int fd, rc;
     snprintf(name, sizeof(name), "u%" PRIu32, wc_os_euid());
     fd = wc_os_open_dir_at(dir, name);
-    if (fd < 0)
+    if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP || fd == -EACCES)
         return 0; /* not there, and what else there is nobody goes through */
+    if (fd < 0)
+        return fd;
     rc = overlaps(q, fd);
     wc_os_close(fd);
     return rc;
@@ -276,10 +284,10 @@ static int overlaps_own_folder(struct question *q, int dir)
 
 int wasmcache_overlaps(wasmcache *cache, int dir_fd)
 {
-    struct question q = {-1, dir_fd, {0, 0}, 0, ""};
+    struct question q = {-1, dir_fd, 0, {0, 0}, 0, ""};
     struct wc_error err;
     struct wc_os_stat st;
-    int fd, rc;
+    int fd, rc, nearest = -1;
 
     wc_error_init(&err);
     rc = dir_fd < 0 ? -EBADF : wc_os_fstat(dir_fd, &st);
@@ -291,16 +299,20 @@ int wasmcache_overlaps(wasmcache *cache, int dir_fd)
         return 0;
     q.guest.dev = st.dev;
     q.guest.ino = st.ino;
-    rc = way_leads_through(&q, cache->store.dir);
+    rc = way_leads_through(&q, cache->store.dir, &nearest);
     fd = rc == 0 ? wc_os_open_dir(cache->store.dir) : -ENOENT;
     if (fd >= 0) {
         rc = overlaps(&q, fd);
         if (rc == 0)
             rc = overlaps_own_folder(&q, fd);
         wc_os_close(fd);
-    } else if (rc == 0 && fd != -ENOENT && fd != -ENOTDIR) {
+    } else if (rc == 0 && fd == -ENOENT) { /* it would be made below the nearest that is there */
+        q.missing = 1;
+        rc = overlaps(&q, nearest);
+    } else if (rc == 0 && fd != -ENOTDIR) {
         rc = fd; /* missing, or a file: there is nothing to reach */
     }
+    wc_os_close(nearest);
     if (rc < 0)
         rc = wc_error_publish(&err, wc_fail(&err, WASMCACHE_EIO, rc, NULL, cache->store.dir,
                                             "Cannot tell whether the directory shows the cache %s",

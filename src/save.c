@@ -78,7 +78,9 @@ int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct
     if (rc == 0)
         rc = serialize(call, native, &artifact, err);
     if (rc == 0) {
-        call->report.artifact_bytes = artifact_length(&artifact);
+        /* What was compiled just now has no trailer of ours, whatever its last bytes look like. */
+        call->report.artifact_bytes =
+            call->report.outcome == WASMCACHE_COMPILED ? artifact.size : artifact_length(&artifact);
         rc = publish(call, key, &artifact, &published, err);
         a->table.artifact_free(&artifact);
     }

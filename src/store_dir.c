@@ -150,7 +150,7 @@ static int read_digest(const struct wc_entry_file *file, struct wc_digest *out,
     int rc = 0;
 
     if (!state || !piece)
-        rc = wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", file->path, "No memory to check %s",
+        rc = wc_fail(err, WASMCACHE_ENOMEM, ENOMEM, "malloc", file->path, "No memory to check %s",
                      file->path);
     while (rc == 0 && done < size) {
         const size_t want = size - done < room ? (size_t)(size - done) : room;

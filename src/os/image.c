@@ -7,6 +7,7 @@
 
 #include <dlfcn.h>
 #include <elf.h>
+#include <errno.h>
 #include <link.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,53 +82,74 @@ static uintptr_t image_of(const void *address)
 struct names {
     char *list[256];
     size_t count;
+    int failed;
 };
 
 static int collect_name(struct dl_phdr_info *info, size_t size, void *payload)
 {
     struct names *names = payload;
     (void)size;
-    if (info->dlpi_name && info->dlpi_name[0] && names->count < 256) {
+    /* Without a slash it is the kernel's own image. */
+    if (!info->dlpi_name || !strchr(info->dlpi_name, '/'))
+        return 0;
+    if (names->count < 256)
         names->list[names->count] = strdup(info->dlpi_name);
-        names->count += names->list[names->count] != NULL;
-    }
+    if (names->count == 256 || !names->list[names->count])
+        return names->failed = 1;
+    names->count++;
     return 0;
+}
+
+/* The address of the function in the library `name`, if that defines it itself, else NULL. *failed:
+ * it could not be told. */
+static const void *defined_in(const char *name, const char *symbol, int *failed)
+{
+    struct link_map *map = NULL;
+    const void *found = NULL;
+    void *library = dlopen(name, RTLD_LAZY | RTLD_NOLOAD);
+    if (!library) { /* it was there just now */
+        *failed = 1;
+        return NULL;
+    }
+    found = dlsym(library, symbol);
+    if (found && (dlinfo(library, RTLD_DI_LINKMAP, &map) != 0 || !map->l_ld ||
+                  image_of(found) != image_of(map->l_ld)))
+        found = NULL;
+    dlclose(library);
+    return found;
 }
 
 /*
  * In a program that is not position independent, a function of a library has an address in the
- * program itself, a jump to the real one. Then the library that defines it is looked for.
+ * program itself, a jump to the real one. Then the library that defines it is looked for: the first
+ * in the order of loading is the one that the program was bound to. NULL: it could not be told.
  */
 static const void *defining_address(const char *symbol, const void *address)
 {
-    const void *found = address;
-    struct names names = {{NULL}, 0};
+    const void *found = NULL;
+    struct names names = {{NULL}, 0, 0};
     dl_iterate_phdr(collect_name, &names);
     for (size_t i = 0; i < names.count; i++) {
-        void *library = dlopen(names.list[i], RTLD_LAZY | RTLD_NOLOAD);
-        const void *there = library ? dlsym(library, symbol) : NULL;
-        struct link_map *map = NULL;
-        struct search search = {(uintptr_t)there, 0, NULL, 0, 0};
-        if (there && dlinfo(library, RTLD_DI_LINKMAP, &map) == 0 && map->l_ld) {
-            dl_iterate_phdr(visit_image, &search);
-            if (search.image && search.image == image_of(map->l_ld))
-                found = there;
-        }
-        if (library)
-            dlclose(library);
+        if (!found && !names.failed)
+            found = defined_in(names.list[i], symbol, &names.failed);
         free(names.list[i]);
     }
-    return found;
+    if (found)
+        return found;
+    return names.failed ? NULL : address;
 }
 
-size_t wc_os_build_id(const char *symbol, const void *address, const void *here, uint8_t *out,
-                      size_t size, int *own)
+int wc_os_build_id(const char *symbol, const void *address, const void *here, uint8_t *out,
+                   size_t size, int *own)
 {
     const uintptr_t host = image_of(here);
-    struct search search = {(uintptr_t)address, 0, out, size, 0};
+    struct search search = {0, 0, out, size, 0};
     if (symbol && image_of(address) == host)
-        search.address = (uintptr_t)defining_address(symbol, address);
+        address = defining_address(symbol, address);
+    if (!address)
+        return -ENOMEM;
+    search.address = (uintptr_t)address;
     dl_iterate_phdr(visit_image, &search);
     *own = search.image == host;
-    return search.length;
+    return (int)search.length;
 }

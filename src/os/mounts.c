@@ -69,7 +69,7 @@ static int parse(char *line, struct mount *out)
 /* Calls `visit` for each mount until it returns non-zero, which is returned. */
 static int each(int (*visit)(const struct mount *mount, void *payload), void *payload)
 {
-    FILE *file = fopen("/proc/self/mountinfo", "re");
+    FILE *file = fopen("/proc/thread-self/mountinfo", "re");
     char *line = NULL;
     size_t room = 0;
     int rc = 0;
@@ -80,31 +80,55 @@ static int each(int (*visit)(const struct mount *mount, void *payload), void *pa
         if (parse(line, &mount))
             rc = visit(&mount, payload);
     }
-    if (rc == 0 && ferror(file))
-        rc = -EIO;
+    if (rc == 0 && !feof(file)) /* also where getline has no memory, which sets no error */
+        rc = ferror(file) ? -EIO : -ENOMEM;
     free(line);
     fclose(file);
     return rc;
 }
 
+/* The path of the directory `fd` as this thread sees it; "" is the root. */
+static int path_of(int fd, char *out, size_t size)
+{
+    char link[64];
+    ssize_t n;
+    snprintf(link, sizeof(link), "/proc/thread-self/fd/%d", fd);
+    n = readlink(link, out, size - 1);
+    if (n < 0)
+        return -errno;
+    out[n] = '\0';
+    if (out[0] != '/') /* "(unreachable)..." */
+        return -ENOENT;
+    if (!out[1])
+        out[0] = '\0';
+    return 0;
+}
+
 struct visitor {
     int (*visit)(const char *path, void *payload);
     void *payload;
+    char below[4096];
 };
 
 static int visit_point(const struct mount *mount, void *payload)
 {
     const struct visitor *v = payload;
+    const size_t length = strlen(v->below);
+    if (strncmp(mount->point, v->below, length) != 0 ||
+        (mount->point[length] && mount->point[length] != '/'))
+        return 0;
     return v->visit(mount->point, v->payload);
 }
 
-int wc_os_each_mount(int (*visit)(const char *path, void *payload), void *payload)
+int wc_os_each_mount_below(int fd, int (*visit)(const char *path, void *payload), void *payload)
 {
-    struct visitor v = {visit, payload};
+    struct visitor v = {visit, payload, ""};
+    int rc;
     ENTER("each_mount");
     if (LACKING(WC_OS_NO_PROC))
         return -ENOENT;
-    return each(visit_point, &v);
+    rc = path_of(fd, v.below, sizeof(v.below));
+    return rc < 0 ? rc : each(visit_point, &v);
 }
 
 /* The mount that a descriptor was opened through. */
@@ -151,22 +175,17 @@ static int visit_place(const struct mount *mount, void *payload)
 
 int wc_os_place_in_fs(int fd, uint64_t *fs, char *out, size_t size)
 {
-    char link[64], path[4096];
+    char path[4096];
     struct place p = {mount_id(fd), path, 0, out, size};
-    ssize_t n;
     int rc;
     ENTER("place_in_fs");
     if (LACKING(WC_OS_NO_PROC))
         return -ENOENT;
     if (p.id < 0)
         return p.id;
-    snprintf(link, sizeof(link), "/proc/thread-self/fd/%d", fd);
-    n = readlink(link, path, sizeof(path) - 1);
-    if (n < 0)
-        return -errno;
-    path[n] = '\0';
-    if (strcmp(path, "/") == 0)
-        path[0] = '\0';
+    rc = path_of(fd, path, sizeof(path));
+    if (rc < 0)
+        return rc;
     rc = each(visit_place, &p);
     *fs = p.fs;
     return rc == 1 ? 0 : rc == 0 ? -ENOENT : rc;

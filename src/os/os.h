@@ -122,8 +122,9 @@ struct wc_os_walk *wc_os_walk_open(int fd, int *error);
 const char *wc_os_walk_next(struct wc_os_walk *walk, int *error);
 void wc_os_walk_close(struct wc_os_walk *walk);
 
-/* Calls `visit` with the path of each mount point until it returns non-zero, which is returned. */
-int wc_os_each_mount(int (*visit)(const char *path, void *payload), void *payload);
+/* Calls `visit` with the path of each mount point at or below the directory `fd` until it returns
+ * non-zero, which is returned. */
+int wc_os_each_mount_below(int fd, int (*visit)(const char *path, void *payload), void *payload);
 
 /*
  * Where in its file system the directory `fd` lies, whatever mount it was reached by: *fs tells
@@ -142,8 +143,8 @@ char *wc_os_absolute(const char *path);
  * which was seen at `address`; at most `size` bytes of it. *own: that image is the one that `here`
  * lies in. Returns the length, 0 if there is none.
  */
-size_t wc_os_build_id(const char *symbol, const void *address, const void *here, uint8_t *out,
-                      size_t size, int *own);
+int wc_os_build_id(const char *symbol, const void *address, const void *here, uint8_t *out,
+                   size_t size, int *own);
 
 uint32_t wc_os_euid(void);
 /* The largest file this process may write without being sent SIGXFSZ. */

@@ -127,6 +127,46 @@ static void bytes_that_change_during_the_compile_are_not_filed(void **state)
     assert_false(scratch_exists(r->dir));
 }
 
+/* An engine whose artifacts end with bytes that the wasm's author chose. */
+static wasmcache_artifact forged;
+
+static int serialize_forged(void *engine, wasmcache_kind kind, void *module,
+                            wasmcache_artifact *out, void **error)
+{
+    (void)engine;
+    (void)kind;
+    (void)module;
+    (void)error;
+    *out = forged;
+    return 0;
+}
+
+static void free_nothing(wasmcache_artifact *artifact)
+{
+    (void)artifact;
+}
+
+static void what_looks_like_a_trailer_in_an_artifact_is_saved_with_it(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    uint8_t *entry;
+    rig_open(r);
+    assert_int_equal(rig_get(r, other, NULL), 0);
+    entry = scratch_read(rig_entry(r, other), &forged.size);
+    forged.data = entry;
+    rig_close(r);
+    r->engine.table.serialize = serialize_forged;
+    r->engine.table.probe = NULL;
+    r->engine.table.artifact_free = free_nothing;
+    r->attach.settings = "";
+    rig_open(r);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    assert_int_equal(report.save_error, 0);
+    assert_int_equal(report.artifact_bytes, forged.size);
+    free(entry);
+}
+
 /* ---- the way to the cache ---- */
 
 static int overlaps(struct rig *r, const char *dir)
@@ -549,6 +589,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_thread_with_its_own_descriptors_gets_its_own_entry),
         TEST(bytes_that_change_during_the_compile_are_not_filed),
+        TEST(what_looks_like_a_trailer_in_an_artifact_is_saved_with_it),
         TEST(a_link_on_the_way_gives_the_cache_to_who_can_change_it),
         TEST(parents_that_cannot_be_listed_do_not_matter),
         TEST(a_cache_directory_that_is_a_file_is_in_nobodys_way),

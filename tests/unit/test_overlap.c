@@ -31,7 +31,7 @@ struct layout {
     const char *guest; /* what the guest is given; "/" is the root itself */
     const char *link;  /* "path=target", made before */
     const char *bind;  /* "path=source": source is mounted at path, after the cache was made */
-    int early;         /* 1: mounted before */
+    int early;         /* sum of 1: mounted before; 2: the cache is never made */
     int expected;
 };
 
@@ -76,6 +76,12 @@ static const struct layout layouts[] = {
     /* What does not exist yet. */
     {"a cache that is not there, to be made in the guest's directory", "data/not/there", "data",
      NULL, NULL, 2, 1},
+    {"one whose parent is mounted below the guest's directory", "data/not/there", "home", NULL,
+     "home/m=data", 3, 1},
+    {"one below a mount of a folder that the guest has", "mnt/m/not/there", "data", NULL,
+     "mnt/m=data/other", 3, 1},
+    {"one whose parent is mounted beside the guest's directory", "data/not/there", "home/s", NULL,
+     "home/m=data", 3, 0},
     {"a cache that is not there, elsewhere", "data/not/there", "home", NULL, NULL, 2, 0},
 };
 
@@ -127,14 +133,14 @@ static int one_layout(void *argument)
                     scratch_in(&l->r.scratch, "%.*s", (int)(equals - layout->link), layout->link)),
             0);
     }
-    if (layout->early == 1)
+    if (layout->early & 1)
         bind_mount(l);
     l->r.dir = scratch_in(&l->r.scratch, "%s", layout->cache ? layout->cache : "data/cache");
     l->r.options.dir = l->r.dir;
     rig_open(&l->r);
-    if (layout->early != 2)
+    if (!(layout->early & 2))
         assert_int_equal(rig_get(&l->r, wasm, NULL), 0);
-    if (layout->bind && !layout->early)
+    if (layout->bind && !(layout->early & 1))
         bind_mount(l);
     guest = open(place(l, layout->guest), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_true(guest >= 0);
