@@ -201,7 +201,7 @@ WASMCACHE_API int wasmcache_key_from_bytes(wasmcache_key *out, wasmcache_key_alg
                                            const void *bytes, size_t length);
 /*
  * The key of a regular file's content, read in pieces. A symbolic link is followed.
- * EIO: it cannot be opened or read, or is not a regular file. EMISUSE, ENOMEM.
+ * EIO: it cannot be opened or read, is not a regular file, or has more than 4 GiB. EMISUSE, ENOMEM.
  */
 WASMCACHE_API int wasmcache_key_from_path(wasmcache_key *out, wasmcache_key_algorithm algorithm,
                                           const char *path);

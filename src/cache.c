@@ -89,6 +89,23 @@ fail:
     return NULL;
 }
 
+/* A directory that hits come from, but that saves cannot go to. */
+static void judge_write(wasmcache_status_info *info, int os)
+{
+    struct wc_error err;
+    if (os == 0)
+        return;
+    wc_error_init(&err);
+    info->state = WASMCACHE_STATE_READ_ONLY;
+    info->error = WASMCACHE_EIO;
+    info->system_errno = -os;
+    wc_error_describe(&err, WASMCACHE_EIO, os, "access", info->dir,
+                      "Entries are used, none is saved: the directory (owner %" PRIu32
+                      ", mode %04" PRIo32 ") cannot be written",
+                      info->uid, info->mode);
+    snprintf(info->message, sizeof(info->message), "%s", err.message);
+}
+
 /* Looks at the directory, makes nothing. *info says what was found. */
 static void look_at_directory(wasmcache *cache, wasmcache_status_info *info)
 {
@@ -113,14 +130,8 @@ static void look_at_directory(wasmcache *cache, wasmcache_status_info *info)
         info->error = rc;
         info->system_errno = err.system_errno;
         snprintf(info->message, sizeof(info->message), "%s", err.message);
-    } else if (rc == 0 && !read_only && !wc_os_can_write(fd)) {
-        info->state = WASMCACHE_STATE_READ_ONLY;
-        info->error = WASMCACHE_EIO;
-        info->system_errno = EACCES;
-        snprintf(info->message, sizeof(info->message),
-                 "The directory cannot be written (owner %" PRIu32 ", mode %04" PRIo32
-                 "): entries are used, none is saved",
-                 found.uid, found.mode);
+    } else if (rc == 0 && !read_only) {
+        judge_write(info, wc_os_check_write(fd));
     }
     if (found.own_folder || found.could_make) {
         size_t used = strlen(info->dir);

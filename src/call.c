@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "call.h"
 
+#include "key.h"
+#include "module.h"
+
 void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmcache_kind kind)
 {
     const wasmcache_report empty = WASMCACHE_REPORT_INIT;
@@ -83,4 +86,34 @@ int wc_call_may_look(struct wc_call *call)
     }
     call->identity = identity;
     return 1;
+}
+
+int wc_call_check_keyed(struct wc_call *call, const wasmcache_key *key,
+                        const wasmcache_report *report, const void *argument, const char *function,
+                        struct wc_error *err)
+{
+    int rc = wc_call_check(call, report, function, err);
+    if (rc < 0)
+        return rc;
+    if (!wc_key_valid(key) || !argument) {
+        call->report.reason = WASMCACHE_REASON_SOURCE;
+        return wc_misuse(err, function, "NULL, or a key that the library did not make");
+    }
+    if (call->attachment && wc_call_may_look(call))
+        return 0;
+    if (!call->attachment)
+        call->report.reason = WASMCACHE_REASON_UNATTACHED;
+    return wc_fail(err, WASMCACHE_EOFF, 0, NULL, NULL, "There is no cache: %s",
+                   wasmcache_reason_name(call->report.reason));
+}
+
+int wc_call_count(wasmcache_module **out, struct wc_call *call, void *native, struct wc_error *err)
+{
+    wasmcache_module *module = wc_module_new(&call->attachment->table, call->kind, native);
+    if (!module) {
+        call->attachment->table.module_free(call->kind, native);
+        return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", NULL, "No memory for a module");
+    }
+    *out = module;
+    return 0;
 }

@@ -30,6 +30,11 @@ int wc_call_end(struct wc_call *call, wasmcache_report *report, int rc, const st
 /* EMISUSE: report, kind. */
 int wc_call_check(struct wc_call *call, const wasmcache_report *report, const char *function,
                   struct wc_error *err);
+/* The same for calls with a key and one argument more that must not be NULL. EMISUSE; EOFF: there
+ * is no cache. */
+int wc_call_check_keyed(struct wc_call *call, const wasmcache_key *key,
+                        const wasmcache_report *report, const void *argument, const char *function,
+                        struct wc_error *err);
 int wc_misuse(struct wc_error *err, const char *function, const char *what);
 
 void wc_call_set_key(struct wc_call *call, const wasmcache_key *key);
@@ -38,6 +43,9 @@ int wc_call_may_look(struct wc_call *call);
 /* Tells of something that happened to this call's entry. `path` and `err` may be NULL. */
 void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const char *path,
                   const struct wc_error *err, uint64_t ns);
+
+/* Counts what the engine gave. ENOMEM: it was freed. */
+int wc_call_count(wasmcache_module **out, struct wc_call *call, void *native, struct wc_error *err);
 
 /* load.c: finds the entry and has the engine load it. Fills the report; a damaged entry is removed.
  * EMISS, ECORRUPT, EMISMATCH, ENEWER, EUNTRUSTED, EIO, EBUSY, EENGINE, ENOMEM. */

@@ -187,7 +187,7 @@ static int could_make(const char *path)
             slash = slash == copy ? NULL : slash;
         }
     }
-    can = fd >= 0 && wc_os_can_write(fd);
+    can = fd >= 0 && wc_os_check_write(fd) == 0;
     wc_os_close(fd);
     free(copy);
     return can;
@@ -233,7 +233,7 @@ static int open_directory(const struct wc_gate *gate, const char *path, int crea
     }
     rc = open_own_folder(fd, path, create, &own, err);
     if (rc == WASMCACHE_EMISS) {
-        found->could_make = wc_os_can_write(fd);
+        found->could_make = wc_os_check_write(fd) == 0;
         if (!found->could_make)
             rc = refuse(err, &st, path);
     } else if (rc == WASMCACHE_EIO && (err->system_errno == EACCES || err->system_errno == EPERM ||

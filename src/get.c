@@ -11,13 +11,10 @@
  *
  * No failure of the cache leaves this file as a failure of a get.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "call.h"
-#include "key.h"
-#include "module.h"
 #include "source.h"
 
 static int compile(struct wc_call *call, const struct wc_input *input, void **native,
@@ -175,19 +172,6 @@ int wasmcache_get_native(void **out, void **engine_error, wasmcache_attachment *
     return wc_call_end(&call, report, rc, &err);
 }
 
-/* Counts what the engine gave. ENOMEM: it was freed. */
-static int count_module(wasmcache_module **out, struct wc_call *call, void *native,
-                        struct wc_error *err)
-{
-    wasmcache_module *module = wc_module_new(&call->attachment->table, call->kind, native);
-    if (!module) {
-        call->attachment->table.module_free(call->kind, native);
-        return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", NULL, "No memory for a module");
-    }
-    *out = module;
-    return 0;
-}
-
 int wasmcache_get(wasmcache_module **out, wasmcache_attachment *attachment, wasmcache_kind kind,
                   const wasmcache_source *source, const wasmcache_get_options *options,
                   wasmcache_report *report)
@@ -201,106 +185,6 @@ int wasmcache_get(wasmcache_module **out, wasmcache_attachment *attachment, wasm
     wc_call_start(&call, attachment, kind);
     rc = get_checked(&call, &native, NULL, source, options, report, out, "wasmcache_get", &err);
     if (rc == 0)
-        rc = count_module(out, &call, native, &err);
+        rc = wc_call_count(out, &call, native, &err);
     return wc_call_end(&call, report, rc, &err);
-}
-
-/* ---- the caller has the key ---- */
-
-/* EMISUSE; EOFF: there is no cache. */
-static int check_keyed(struct wc_call *call, const wasmcache_key *key,
-                       const wasmcache_report *report, const void *argument, const char *function,
-                       struct wc_error *err)
-{
-    int rc = wc_call_check(call, report, function, err);
-    if (rc < 0)
-        return rc;
-    if (!wc_key_valid(key) || !argument) {
-        call->report.reason = WASMCACHE_REASON_SOURCE;
-        return wc_misuse(err, function, "NULL, or a key that the library did not make");
-    }
-    if (call->attachment && wc_call_may_look(call))
-        return 0;
-    if (!call->attachment)
-        call->report.reason = WASMCACHE_REASON_UNATTACHED;
-    return wc_fail(err, WASMCACHE_EOFF, 0, NULL, NULL, "There is no cache: %s",
-                   wasmcache_reason_name(call->report.reason));
-}
-
-int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment, wasmcache_kind kind,
-                   const wasmcache_key *key, wasmcache_report *report)
-{
-    struct wc_error err;
-    struct wc_call call;
-    void *native = NULL;
-    int rc;
-
-    wc_error_init(&err);
-    wc_call_start(&call, attachment, kind);
-    rc = check_keyed(&call, key, report, out, "wasmcache_load", &err);
-    if (rc == 0)
-        rc = wc_load(&call, key, &native, &err);
-    if (rc == 0)
-        rc = count_module(out, &call, native, &err);
-    return wc_call_end(&call, report, rc, &err);
-}
-
-int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind, const wasmcache_key *key,
-                   void *native, const wasmcache_save_options *options, wasmcache_report *report)
-{
-    wasmcache_save_options o = WASMCACHE_SAVE_OPTIONS_INIT;
-    struct wc_error err;
-    struct wc_call call;
-    int rc;
-
-    wc_error_init(&err);
-    wc_call_start(&call, attachment, kind);
-    rc = options ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_save_options, compile_ns),
-                               "wasmcache_save_options", &err)
-                 : 0;
-    if (rc == 0 && (o.flags & ~(unsigned)WASMCACHE_SAVE_REPLACE || o.reserved))
-        rc = wc_misuse(&err, "wasmcache_save", "unknown flags, or a reserved field that is not 0");
-    if (rc < 0)
-        call.report.reason = WASMCACHE_REASON_SOURCE;
-    else
-        rc = check_keyed(&call, key, report, native, "wasmcache_save", &err);
-    if (rc == 0 && attachment->cache->store.flags & WASMCACHE_READ_ONLY)
-        rc = wc_fail(&err, WASMCACHE_EIO, EROFS, NULL, attachment->cache->store.dir,
-                     "The cache %s was opened to be read only; nothing is saved",
-                     attachment->cache->store.dir);
-    call.report.wasm_bytes = o.wasm_bytes;
-    call.report.compile_ns = o.compile_ns;
-    call.replace = (o.flags & WASMCACHE_SAVE_REPLACE) != 0;
-    if (rc == 0)
-        rc = wc_save(&call, key, native, &err);
-    call.report.save_error = rc;
-    if (rc == 0)
-        call.report.outcome = WASMCACHE_SAVED;
-    return wc_call_end(&call, report, rc, &err);
-}
-
-int wasmcache_contains(wasmcache_attachment *attachment, wasmcache_kind kind,
-                       const wasmcache_key *key)
-{
-    struct wc_folder folder = WC_FOLDER_INIT;
-    struct wc_entry_file file = {.fd = -1};
-    struct wc_error err;
-    struct wc_call call;
-    int rc;
-
-    wc_error_init(&err);
-    wc_call_start(&call, attachment, kind);
-    rc = check_keyed(&call, key, NULL, key, "wasmcache_contains", &err);
-    if (rc == 0)
-        rc = wc_store_open_folder(&folder, &attachment->cache->store,
-                                  call.identity->engine_namespace, WC_GATE_LOOK, &err);
-    if (rc == 0) {
-        const struct wc_expect expect = {kind, key, call.identity->engine_namespace,
-                                         call.identity->fingerprint,
-                                         wc_attachment_is_shared(attachment)};
-        rc = wc_store_open_entry(&file, &attachment->cache->store, &folder, &expect, &err);
-    }
-    wc_entry_file_close(&file);
-    wc_folder_close(&folder);
-    return wc_error_publish(&err, rc);
 }

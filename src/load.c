@@ -127,3 +127,47 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
     wc_folder_close(&folder);
     return rc;
 }
+
+int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment, wasmcache_kind kind,
+                   const wasmcache_key *key, wasmcache_report *report)
+{
+    struct wc_error err;
+    struct wc_call call;
+    void *native = NULL;
+    int rc;
+
+    wc_error_init(&err);
+    wc_call_start(&call, attachment, kind);
+    rc = wc_call_check_keyed(&call, key, report, out, "wasmcache_load", &err);
+    if (rc == 0)
+        rc = wc_load(&call, key, &native, &err);
+    if (rc == 0)
+        rc = wc_call_count(out, &call, native, &err);
+    return wc_call_end(&call, report, rc, &err);
+}
+
+int wasmcache_contains(wasmcache_attachment *attachment, wasmcache_kind kind,
+                       const wasmcache_key *key)
+{
+    struct wc_folder folder = WC_FOLDER_INIT;
+    struct wc_entry_file file = {.fd = -1};
+    struct wc_error err;
+    struct wc_call call;
+    int rc;
+
+    wc_error_init(&err);
+    wc_call_start(&call, attachment, kind);
+    rc = wc_call_check_keyed(&call, key, NULL, key, "wasmcache_contains", &err);
+    if (rc == 0)
+        rc = wc_store_open_folder(&folder, &attachment->cache->store,
+                                  call.identity->engine_namespace, WC_GATE_LOOK, &err);
+    if (rc == 0) {
+        const struct wc_expect expect = {kind, key, call.identity->engine_namespace,
+                                         call.identity->fingerprint,
+                                         wc_attachment_is_shared(attachment)};
+        rc = wc_store_open_entry(&file, &attachment->cache->store, &folder, &expect, &err);
+    }
+    wc_entry_file_close(&file);
+    wc_folder_close(&folder);
+    return wc_error_publish(&err, rc);
+}

@@ -391,9 +391,12 @@ int wc_publish_ready(const struct wc_store *store, const char *engine_namespace,
 {
     struct wc_folder folder;
     int rc = wc_store_open_folder(&folder, store, engine_namespace, WC_GATE_CREATE, err);
-    if (rc == 0 && !wc_os_can_write(folder.fd))
-        rc = wc_fail(err, WASMCACHE_EIO, EACCES, "access", folder.path, "Cannot write to %s",
-                     folder.path);
+    if (rc == 0) {
+        int os = wc_os_check_write(folder.fd);
+        if (os < 0)
+            rc = wc_fail(err, WASMCACHE_EIO, os, "access", folder.path, "Cannot write to %s",
+                         folder.path);
+    }
     wc_folder_close(&folder);
     return rc;
 }

@@ -86,8 +86,8 @@ int wc_os_sync_dir(int fd);
 /* Makes a late write error of the file system show (a close of a duplicate, as NFS reports then).
  */
 int wc_os_flush(int fd);
-/* 1 if this process may create files in the directory `fd`. */
-int wc_os_can_write(int fd);
+/* May this process create files in the directory `fd`? 0; -EACCES, -EROFS, ...: why not. */
+int wc_os_check_write(int fd);
 /* Takes the lock that lives as long as this open file; -EWOULDBLOCK: another has it. */
 int wc_os_try_lock(int fd);
 /* The path under which this thread can open the same file again. -ENOENT: there is none (no /proc,

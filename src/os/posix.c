@@ -262,9 +262,10 @@ int wc_os_flush(int fd)
     return copy < 0 ? copy : wc_os_close(copy);
 }
 
-int wc_os_can_write(int fd)
+int wc_os_check_write(int fd)
 {
-    return faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) == 0;
+    ENTER("access");
+    return wc_os_result(faccessat(fd, ".", W_OK | X_OK, AT_EACCESS));
 }
 
 int wc_os_try_lock(int fd)

@@ -542,7 +542,52 @@ static void a_folder_that_a_durable_save_makes_is_durable_too(void **state)
     assert_non_null(made);
 }
 
+/* ---- what cannot be a module ---- */
+
+static void a_huge_file_is_refused_before_it_is_read(void **state)
+{
+    struct rig *r = *state;
+    char *path = scratch_in(&r->scratch, "huge.wasm");
+    wasmcache_source source = wasmcache_source_path(path);
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    wasmcache_module *module = NULL;
+    wasmcache_key key;
+    scratch_write(path, "", 0, 0644);
+    assert_int_equal(truncate(path, (off_t)1 << 40), 0);
+    rig_open(r);
+    seam_record();
+    assert_int_equal(wasmcache_get(&module, r->wc, WASMCACHE_MODULE, &source, NULL, &report),
+                     WASMCACHE_EIO);
+    assert_int_equal(wasmcache_last_error()->system_errno, EFBIG);
+    assert_non_null(strstr(wasmcache_last_error()->message, "1099511627776 bytes"));
+    assert_int_equal(report.reason, WASMCACHE_REASON_SOURCE);
+    assert_int_equal(wasmcache_key_from_path(&key, WASMCACHE_KEY_SHA256, path), WASMCACHE_EIO);
+    seam_off();
+    assert_null(strstr(seam_log(), "pread"));
+    assert_int_equal(r->engine.compiles, 0);
+}
+
 /* ---- what the host is told ---- */
+
+static void a_read_only_file_system_is_called_that(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_status_info info = WASMCACHE_STATUS_INIT;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    rig_open(r);
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    seam_fail_call("access", 1, EROFS);
+    assert_int_equal(wasmcache_status(r->cache, &info), 0);
+    assert_int_equal(info.state, WASMCACHE_STATE_READ_ONLY);
+    assert_int_equal(info.system_errno, EROFS);
+    assert_non_null(strstr(info.message, "Read-only file system"));
+    seam_fail_call("access", 1, EROFS);
+    assert_int_equal(rig_get(r, other, &report), 0);
+    seam_off();
+    assert_int_equal(report.save_error, WASMCACHE_EIO);
+    assert_int_equal(r->events.last[WASMCACHE_EVENT_SAVE_FAILED].system_errno, EROFS);
+    assert_int_equal(r->engine.serializes, 1); /* of the first get */
+}
 
 static void off_is_told_once_whatever_else_fails(void **state)
 {
@@ -607,6 +652,8 @@ int main(void)
         TEST(a_directory_that_goes_away_in_a_save_is_made_anew),
         TEST(a_durable_save_that_finds_an_entry_makes_it_durable),
         TEST(a_folder_that_a_durable_save_makes_is_durable_too),
+        TEST(a_huge_file_is_refused_before_it_is_read),
+        TEST(a_read_only_file_system_is_called_that),
         TEST(off_is_told_once_whatever_else_fails),
         TEST(nothing_is_serialized_for_a_directory_that_cannot_be_written),
         TEST(events_name_the_entry),
