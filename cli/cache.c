@@ -15,6 +15,7 @@
 #include "output.h"
 
 static _Thread_local char save_error[512];
+static _Thread_local int cache_error;
 
 const char *cli_save_error(void)
 {
@@ -24,6 +25,11 @@ const char *cli_save_error(void)
 void cli_save_error_clear(void)
 {
     save_error[0] = '\0';
+}
+
+int cli_cache_error(void)
+{
+    return cache_error;
 }
 
 const char *cli_environment(const char *name)
@@ -124,6 +130,7 @@ static int judge(wasmcache *cache, const char *dir, enum cli_cache_use use)
         return CLI_OK;
     }
     cli_error("the cache is off: %s", info.message);
+    cache_error = dir ? info.error : WASMCACHE_EOFF;
     return CLI_FAILED;
 }
 
@@ -139,8 +146,10 @@ int cli_cache_open(struct cli *cli, wasmcache **out, enum cli_cache_use use)
     dir = cli_cache_dir(cli);
     options.dir = dir;
     options.flags = cli->durable ? WASMCACHE_DURABLE : 0;
-    options.on_event = on_event;
+    /* Events would only repeat what is to be shown. */
+    options.on_event = use == CLI_CACHE_SHOW ? NULL : on_event;
     if (wasmcache_open(out, &options)) {
+        cache_error = wasmcache_last_error()->error;
         cli_error("cannot open the cache %s: %s", dir ? dir : "", cli_last_message());
         status = CLI_FAILED;
     } else {
@@ -182,6 +191,7 @@ int cli_entries_collect(struct cli_entries *out, wasmcache *cache, const char *e
     if (rc == WASMCACHE_EMISS)
         return CLI_OK;
     if (rc) {
+        cache_error = rc;
         cli_error("cannot list the cache: %s", cli_last_message());
         return CLI_FAILED;
     }
@@ -211,6 +221,7 @@ int cli_entries_collect(struct cli_entries *out, wasmcache *cache, const char *e
     }
     wasmcache_iterator_close(iterator);
     if (rc != WASMCACHE_EMISS) {
+        cache_error = rc;
         cli_error("cannot list the cache: %s",
                   rc == WASMCACHE_ENOMEM ? "no memory" : cli_last_message());
         return CLI_FAILED;

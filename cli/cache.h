@@ -25,6 +25,8 @@ enum cli_cache_use {
  * message. The caller ends it with wasmcache_close().
  */
 int cli_cache_open(struct cli *cli, wasmcache **out, enum cli_cache_use use);
+/* Why the last cli_cache_open() or cli_entries_collect() failed. */
+int cli_cache_error(void);
 
 /* The directory that options and environment name, to be freed; NULL if there is none. */
 char *cli_cache_dir(const struct cli *cli);

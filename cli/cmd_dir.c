@@ -41,7 +41,8 @@ static void print_verbose(const wasmcache_status_info *info)
         cli_print("%-9s %" PRIu32 "\n", "owner", info->uid);
         cli_print("%-9s %04" PRIo32 "\n", "mode", info->mode & 07777);
     }
-    if (*info->message)
+    /* Of a cache that is off the error says it. */
+    if (*info->message && info->state != WASMCACHE_STATE_OFF)
         cli_print("%-9s %s\n", "message", info->message);
 }
 

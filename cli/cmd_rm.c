@@ -74,6 +74,16 @@ static int remove_operand(const struct cli *cli, wasmcache *cache,
     return fail(cli, operand, why);
 }
 
+/* By what the library takes for one: the name becomes a part of a path. */
+static bool is_namespace(const char *name)
+{
+    wasmcache_key any;
+    char path[1];
+
+    return !wasmcache_key_from_hex(&any, "0000000000000000") &&
+           wasmcache_entry_path(path, sizeof(path), NULL, name, &any) != WASMCACHE_EMISUSE;
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
     struct cli_scan scan = cli_scan_begin(cli, &cli_command_rm, argc, argv);
@@ -103,6 +113,11 @@ static int run(struct cli *cli, int argc, char **argv)
     if (!count) {
         status = cli_usage(&cli_command_rm, "which ones? Name files or keys; \"wasmcache clear\" "
                                             "removes all");
+        goto done;
+    }
+    if (engine_namespace && !is_namespace(engine_namespace)) {
+        status = cli_usage(&cli_command_rm, "\"%s\" is no namespace; \"wasmcache ls\" shows them",
+                           engine_namespace);
         goto done;
     }
     status = cli_cache_open(cli, &cache, CLI_CACHE_ENTRIES);

@@ -87,9 +87,12 @@ static void print_sums(const struct cli *cli, const struct sums *sums)
     }
     if (cli->quiet)
         return;
-    cli_print("%zu %s (%s) checked: %zu good", sums->checked,
-              sums->checked == 1 ? "entry" : "entries", cli_text_bytes(bytes, sums->bytes),
-              sums->good);
+    if (sums->checked)
+        cli_print("%zu %s (%s) checked: %zu good", sums->checked,
+                  sums->checked == 1 ? "entry" : "entries", cli_text_bytes(bytes, sums->bytes),
+                  sums->good);
+    else
+        cli_print("0 entries checked");
     for (i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         if (parts[i].count)
             cli_print(", %zu %s", parts[i].count, parts[i].name);
@@ -97,6 +100,12 @@ static void print_sums(const struct cli *cli, const struct sums *sums)
     if (sums->cleaned)
         cli_print("%" PRIu64 " left-over file%s removed\n", sums->cleaned,
                   sums->cleaned == 1 ? "" : "s");
+}
+
+/* The bits for a cache that could not be opened or listed. */
+static int unusable(void)
+{
+    return cli_cache_error() == WASMCACHE_EUNTRUSTED ? MISMATCHED : UNREADABLE;
 }
 
 /* Checks one entry; returns its bits of the exit status. */
@@ -157,7 +166,7 @@ static int verify(struct cli *cli, wasmcache *cache, bool remove)
     if (status) {
         cli_table_print(table);
         cli_entries_free(&entries);
-        return status;
+        return unusable();
     }
     if (entries.unreadable)
         status |= UNREADABLE;
@@ -196,7 +205,7 @@ static int run(struct cli *cli, int argc, char **argv)
     }
     status = cli_cache_open(cli, &cache, CLI_CACHE_ENTRIES);
     if (status)
-        return status;
+        return unusable();
     status = verify(cli, cache, remove);
     wasmcache_close(cache);
     return status;
@@ -210,7 +219,7 @@ const struct cli_command cli_command_verify = {
             "removed. What is mismatched is sound, but lies under another key or engine\n"
             "than its own.\n\n"
             "The exit status is the sum of 1 if something is corrupt, 2 if mismatched or\n"
-            "untrusted, 4 if unreadable.",
+            "untrusted, 4 if unreadable; the cache itself too can be one of the last two.",
     .examples = "wasmcache verify\n"
                 "wasmcache verify --remove --quiet || logger \"wasmcache: status $?\"",
     .options = options,

@@ -13,7 +13,7 @@ want_status 0
 want_no_out
 run verify
 want_status 0
-want_out '^0 entries'
+want_out '^0 entries checked$'
 run clear --yes
 want_status 0
 want_out '^0 entries removed'
@@ -138,8 +138,12 @@ want_status 1
 want_err '^wasmcache: cannot remove wasm/trap.wasm: it is not in the cache'
 want_out '^1 entry removed'
 [ -e wasm/exit0.wasm ] || bad "rm removed the wasm file"
-run rm --namespace ../.. wasm/exit7.wasm
-want_status 1
+for no_namespace in ../.. ../x . "$namespace/" "$namespace/../$namespace"; do
+	run rm --namespace "$no_namespace" wasm/exit7.wasm
+	want_status 2
+	want_no_out
+	want_err "^wasmcache: rm: \"$no_namespace\" is no namespace; \"wasmcache ls\" shows them"
+done
 run info wasm/exit7.wasm
 want_status 0
 

@@ -85,13 +85,33 @@ want_no_err
 for c in ls verify "clear --yes" "info wasm/trap.wasm" "rm wasm/trap.wasm"; do
 	# shellcheck disable=SC2086
 	run $c
-	want_status 1
+	# To verify, 1 would be a corrupt entry.
+	case $c in verify) want_status 4 ;; *) want_status 1 ;; esac
 	want_no_out
 	want_err "^wasmcache: the cache is off: .*$tmp/closed"
 done
 run --json dir
 want_status 1
 want_json 'row["state"] == "off" and row["message"] and row["error"]'
+run -v dir
+want_status 1
+want_out '^state +off$'
+[ "$(cat out err | grep -c 'ermission denied')" -eq 1 ] || bad "the reason wanted once"
+want_err '^wasmcache: the cache is off: .*ermission denied'
+
+# One that is not to be trusted: all may write to it, and our folder in it is a link.
+uid=$(id -u)
+[ "$uid" -ne 0 ] || uid=65534
+mkdir shared
+chmod 777 shared
+ln -s "$tmp/user" "shared/u$uid"
+cache=$tmp/shared
+run verify
+want_status 2
+want_no_out
+want_err '^wasmcache: the cache is off: '
+run --json dir
+want_json 'row["state"] == "off" and row["error"] == "untrusted"'
 
 # Somebody else's directory that everybody may write to: one of our own in it.
 if [ "$(id -u)" -eq 0 ]; then
