@@ -5,7 +5,7 @@
 #   make run        from nothing: packages, engine, modules, build; then compile, hit, and a solver run from the cache
 #   make check      every test                    make check-large    what takes php, esbuild and yosys: minutes
 #   make check-asan, check-tsan                   the tests under sanitizers
-#   make check-headers, check-includes, check-symbols, check-style, check-install
+#   make check-headers, check-includes, check-symbols, check-style, check-install, check-fuzz
 #   make install [PREFIX=/usr/local] [DESTDIR=]   make format    make clean
 #
 # WASMTIME_ROOT=DIR  an engine of your own      WERROR=ON  warnings are errors      JOBS=N
@@ -25,7 +25,7 @@ build = root=$$(tools/engine-wasmtime --have) && \
 test = ctest --preset $(1) -j $(JOBS)
 
 .PHONY: build run check check-large check-asan check-tsan check-headers check-includes check-symbols check-style \
-	check-install install format clean set-up-check set-up-run
+	check-install check-fuzz install format clean set-up-check set-up-run
 
 build:
 	@mkdir -p build
@@ -60,6 +60,20 @@ check-asan check-tsan: check-%: set-up-check
 	@mkdir -p build
 	@$(call build,$*)
 	@$(call test,$*)
+
+# The fuzz targets, each for FUZZ_SECONDS: what clang says of the sources, and a look beyond the corpus.
+FUZZ_SECONDS ?= 10
+check-fuzz:
+	@mkdir -p build
+	@CC=clang cmake -S . -B build/fuzz -DWASMCACHE_FUZZ=ON -DWASMCACHE_WERROR=$(WERROR) -DWASMCACHE_TOOL=OFF -DWASMTIME_ROOT= \
+		>build/fuzz.log || { cat build/fuzz.log; exit 1; }
+	@cmake --build build/fuzz -j $(JOBS) --target fuzz_trailer fuzz_namespace wasmcache $(if $(V),-v)
+	@for t in trailer namespace; do \
+		mkdir -p build/fuzz/new-$$t && \
+		build/fuzz/tests/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ \
+			build/fuzz/new-$$t tests/fuzz/corpus/$$t >build/fuzz/$$t.log 2>&1 || { tail -40 build/fuzz/$$t.log; exit 1; }; \
+		sed -n "s/^stat::number_of_executed_units: */fuzz_$$t: executions without a finding: /p" build/fuzz/$$t.log; \
+	done
 
 check-headers:
 	@tools/check-headers
