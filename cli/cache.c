@@ -46,16 +46,20 @@ bool cli_environment_flag(const char *name)
     return value && strcmp(value, "0") != 0;
 }
 
+/* The library's sentence, to go on after a colon; names in capitals stay as they are. */
+static void copy_message(char *out, size_t size, const char *message, int error)
+{
+    snprintf(out, size, "%s", *message ? message : wasmcache_error_name(error));
+    if (isupper((unsigned char)out[0]) && islower((unsigned char)out[1]))
+        out[0] = (char)tolower((unsigned char)out[0]);
+}
+
 const char *cli_last_message(void)
 {
     static _Thread_local char text[1024];
     const wasmcache_error_detail *detail = wasmcache_last_error();
 
-    snprintf(text, sizeof(text), "%s",
-             *detail->message ? detail->message : wasmcache_error_name(detail->error));
-    /* The library's sentences go on here after a colon; names in capitals stay as they are. */
-    if (isupper((unsigned char)text[0]) && islower((unsigned char)text[1]))
-        text[0] = (char)tolower((unsigned char)text[0]);
+    copy_message(text, sizeof(text), detail->message, detail->error);
     return text;
 }
 
@@ -96,8 +100,7 @@ static void on_event(const wasmcache_event *event, void *payload)
 
     (void)payload;
     if (event->type == WASMCACHE_EVENT_SAVE_FAILED)
-        snprintf(save_error, sizeof(save_error), "%s",
-                 *event->message ? event->message : wasmcache_error_name(event->error));
+        copy_message(save_error, sizeof(save_error), event->message, event->error);
     cli_note("%s%s%s%s%.12s%s%s%s%s%s%s%s%s", wasmcache_event_name(event->type),
              event->reason ? " " : "", event->reason ? wasmcache_reason_name(event->reason) : "",
              *event->key ? " " : "", event->key, event->bytes ? ", " : "",

@@ -41,10 +41,9 @@ struct job {
     size_t finished;
 };
 
-static void print_json(const struct job *job, const char *file, const struct result *result,
-                       const char *save_error)
+static void print_json(const struct job *job, const char *file, const wasmcache_report *report,
+                       const char *error, const char *save_error)
 {
-    const wasmcache_report *report = &result->report;
     bool saved = report->outcome == WASMCACHE_HIT ||
                  (report->outcome == WASMCACHE_COMPILED && !report->save_error);
     char *path =
@@ -59,8 +58,8 @@ static void print_json(const struct job *job, const char *file, const struct res
         "compile_ms", cli_json_ms(report->compile_ns), "load_ms", cli_json_ms(report->load_ns),
         "save_ms", cli_json_ms(report->save_ns), "total_ms", cli_json_ms(report->total_ns));
 
-    if (object && result->error)
-        json_object_set_new(object, "error", cli_json_text(result->error));
+    if (object && error)
+        json_object_set_new(object, "error", cli_json_text(error));
     if (object && save_error) {
         json_object_set_new(object, "save_error",
                             cli_json_text(wasmcache_error_name(report->save_error)));
@@ -68,6 +67,19 @@ static void print_json(const struct job *job, const char *file, const struct res
     }
     cli_json_line(object);
     free(path);
+}
+
+/* A folder with nothing to compile: told like a file that does not compile. */
+static void fail_folder(const char *path, const char *why, void *payload)
+{
+    const struct job *job = payload;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+
+    report.outcome = WASMCACHE_FAILED;
+    report.reason = WASMCACHE_REASON_SOURCE;
+    cli_error("cannot compile %s: %s", path, why);
+    if (job->cli->json)
+        print_json(job, path, &report, why, NULL);
 }
 
 static void compile(const struct job *job, size_t index)
@@ -91,11 +103,11 @@ static void compile(const struct job *job, size_t index)
         /* Those two were told once for all files. */
         save_error =
             *cli_save_error() ? cli_save_error() : wasmcache_error_name(result->report.save_error);
-        cli_warn("compiled %s, but could not save it: %s", file, save_error);
+        cli_warn("compiled %s, but it is not saved: %s", file, save_error);
     }
     wasmcache_module_release(module);
     if (job->cli->json)
-        print_json(job, file, result, save_error);
+        print_json(job, file, &result->report, result->error, save_error);
 }
 
 static void *work(void *argument)
@@ -243,7 +255,7 @@ static int run(struct cli *cli, int argc, char **argv)
         goto done;
     }
     job.cli = cli;
-    status = cli_files_expand(&files, cli->json);
+    status = cli_files_expand(&files, fail_folder, &job);
     job.files = &files;
     if (files.count) {
         int compiled = compile_files(cli, &job, (size_t)jobs);

@@ -42,12 +42,15 @@ static bool is_wasm(const char *name)
     return length > 5 && !strcmp(name + length - 5, ".wasm");
 }
 
-static int report(bool json, const char *path, const char *why)
+/* Whom to tell of a folder that gives nothing. */
+struct listener {
+    void (*failed)(const char *path, const char *why, void *payload);
+    void *payload;
+};
+
+static int report(const struct listener *listener, const char *path, const char *why)
 {
-    cli_error("cannot compile %s: %s", path, why);
-    if (json)
-        cli_json_line(json_pack("{s:o,s:s,s:s,s:o}", "file", cli_json_text(path), "outcome",
-                                "failed", "reason", "source", "error", cli_json_text(why)));
+    listener->failed(path, why, listener->payload);
     return CLI_FAILED;
 }
 
@@ -71,7 +74,7 @@ static bool is_file(const char *path, const struct stat *st)
            (S_ISLNK(st->st_mode) && !stat(path, &target) && S_ISREG(target.st_mode));
 }
 
-static int walk(struct cli_files *files, const char *folder, bool json)
+static int walk(struct cli_files *files, const char *folder, const struct listener *listener)
 {
     struct dirent **names = NULL;
     int count = scandir(folder, &names, not_dots, by_name);
@@ -79,7 +82,7 @@ static int walk(struct cli_files *files, const char *folder, bool json)
     int i;
 
     if (count < 0)
-        return report(json, folder, strerror(errno));
+        return report(listener, folder, strerror(errno));
     for (i = 0; i < count; i++) {
         const char *slash = folder[strlen(folder) - 1] == '/' ? "" : "/";
         char *path = NULL;
@@ -90,7 +93,7 @@ static int walk(struct cli_files *files, const char *folder, bool json)
         free(names[i]);
         if (!lstat(path, &st)) {
             if (S_ISDIR(st.st_mode)) {
-                if (walk(files, path, json))
+                if (walk(files, path, listener))
                     status = CLI_FAILED;
             } else if (is_wasm(path) && is_file(path, &st)) {
                 append(&files->list, &files->count, path);
@@ -103,8 +106,11 @@ static int walk(struct cli_files *files, const char *folder, bool json)
     return status;
 }
 
-int cli_files_expand(struct cli_files *files, bool json)
+int cli_files_expand(struct cli_files *files,
+                     void (*failed)(const char *path, const char *why, void *payload),
+                     void *payload)
 {
+    const struct listener listener = {failed, payload};
     int status = CLI_OK;
     size_t i;
 
@@ -115,10 +121,10 @@ int cli_files_expand(struct cli_files *files, bool json)
 
         if (stat(operand, &st) || !S_ISDIR(st.st_mode)) {
             append(&files->list, &files->count, checked(strdup(operand)));
-        } else if (walk(files, operand, json)) {
+        } else if (walk(files, operand, &listener)) {
             status = CLI_FAILED;
         } else if (files->count == before) {
-            status = report(json, operand, "the folder has no file *.wasm in it or below it");
+            status = report(&listener, operand, "the folder has no file *.wasm in it or below it");
         }
     }
     return status;

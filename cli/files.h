@@ -4,7 +4,6 @@
 
 /* The wasm files that operands stand for: files as they are, folders as the *.wasm below them. */
 
-#include <stdbool.h>
 #include <stddef.h>
 
 struct cli_files {
@@ -16,8 +15,10 @@ struct cli_files {
 
 void cli_files_operand(struct cli_files *files, char *operand);
 /* Fills the list. Returns CLI_OK, or CLI_FAILED if a folder could not be read or has no wasm in it,
- * after a message and with `json` also an object for each. The others are in the list. */
-int cli_files_expand(struct cli_files *files, bool json);
+ * after a call of `failed` for each. The others are in the list. */
+int cli_files_expand(struct cli_files *files,
+                     void (*failed)(const char *path, const char *why, void *payload),
+                     void *payload);
 void cli_files_free(struct cli_files *files);
 
 #endif

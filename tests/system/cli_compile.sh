@@ -18,12 +18,15 @@ want_json 'row["outcome"] == "compiled" and row["reason"] == "not-found"'
 want_json 'row["engine"] == "wasmtime" and re.fullmatch(r"wasmtime-cranelift-[0-9A-F]{16}-v[0-9]+", row["namespace"])'
 want_json 'row["path"] == os.getcwd() + "/cache/" + row["namespace"] + "/" + row["key"] + ".bin" and os.path.exists(row["path"])'
 want_json 'row["wasm_bytes"] == os.path.getsize(row["file"]) and 0 < row["artifact_bytes"] < os.path.getsize(row["path"])'
-want_json 'row["compile_ms"] > 0 and row["save_ms"] > 0 and row["total_ms"] >= row["compile_ms"]'
+# Times: each of its own step, together no more than all; the last digit is rounded.
+sum='row["key_ms"] + row["load_ms"] + row["compile_ms"] + row["save_ms"] <= row["total_ms"] + 0.01'
+want_json "row['key_ms'] > 0 and row['compile_ms'] > 0 and row['save_ms'] > 0 and $sum"
 want_json '__import__("hashlib").sha256(open(row["file"], "rb").read()).hexdigest().upper() == row["key"]'
 cp out first
 run --json compile "$big"
 want_status 0
-want_json 'row["outcome"] == "hit" and row["reason"] == "none" and row["compile_ms"] == 0 and row["load_ms"] > 0'
+want_json 'row["outcome"] == "hit" and row["reason"] == "none" and row["compile_ms"] == 0'
+want_json "row['load_ms'] > 0 and row['save_ms'] == 0 and $sum"
 want_json 'all(row[k] == json.load(open("first"))[k] for k in ("key", "path", "namespace", "wasm_bytes", "artifact_bytes"))'
 # Microseconds, not the noise of binary fractions.
 want_json 'all(re.fullmatch(r"[0-9]+\.[0-9]{1,3}", n) for n in re.findall(r"_ms\":([^,}]*)", open("out").read()))'
@@ -31,6 +34,7 @@ want_json 'all(re.fullmatch(r"[0-9]+\.[0-9]{1,3}", n) for n in re.findall(r"_ms\
 # Recompiled on request, in three ways.
 run --json compile --recompile "$big"
 want_json 'row["outcome"] == "compiled" and row["reason"] == "recompile" and "save_error" not in row'
+want_json "row['load_ms'] == 0 and row['compile_ms'] > 0 and row['save_ms'] > 0 and $sum"
 WASMCACHE_RECACHE=1 run --json compile wasm/math.wasm
 want_json 'row["reason"] == "recompile"'
 WASMCACHE_RECACHE=0 run --json compile wasm/math.wasm
@@ -73,6 +77,9 @@ want_err '^wasmcache: cannot compile tree/empty folder: .*no file \*\.wasm'
 run --json compile "tree/empty folder" wasm/math.wasm
 want_status 1
 want_json 'rows[0]["outcome"] == "failed" and rows[0]["error"] and rows[1]["outcome"] == "hit"'
+# The folder's object has all fields, and of what there is none null or 0.
+want_json "set(row) == $fields | {'error'} and row['file'] == 'tree/empty folder' and row['reason'] == 'source'"
+want_json 'all(row[k] is None for k in ("key", "engine", "namespace", "path")) and all(row[k] == 0 for k in row if re.search("_(ms|bytes)$", k))'
 
 # For people.
 run compile wasm/math.wasm wasm/exit0.wasm

@@ -45,6 +45,7 @@ chmod 000 folder/closed
 run --json compile folder
 want_status 1
 want_json 'len(rows) == 2 and {r["outcome"] for r in rows} == {"failed", "compiled"}'
+want_json 'set(rows[1]) | {"error"} == set(row) and row["error"] == "Permission denied"'
 chmod 755 folder/closed
 
 # An entry that cannot be read: 4; removed by nobody.
@@ -64,6 +65,8 @@ run --json compile wasm/trap.wasm wasm/exit7.wasm
 want_status 0
 want_json '[r["outcome"] for r in rows] == ["hit", "compiled"]'
 want_json 'rows[1]["save_error"] and rows[1]["path"] is None'
+want_err '^wasmcache: compiled wasm/exit7.wasm, but it is not saved: cannot '
+want_json 'open("err").read().endswith(" not saved: " + rows[1]["save_message"] + "\n")'
 run -v dir
 want_status 0
 chmod 700 "$cache" "$(dirname "$path")"
