@@ -21,6 +21,9 @@ run info wasm/math.wasm
 want_status 1
 want_no_out
 want_err '^wasmcache: .*wasm/math.wasm: it is not in the cache \(key [0-9A-F]{64}\)'
+run --json info wasm/math.wasm
+want_status 1
+want_json 'len(rows) == 1 and set(row) == {"file", "error"} and row["file"] == "wasm/math.wasm"'
 
 # Four modules, one of them with other settings too.
 fill() {

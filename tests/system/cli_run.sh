@@ -122,7 +122,7 @@ if [ -e "${MODULES:-}/boolector.wasm" ]; then
 	SMT
 	run -q compile "$MODULES/boolector.wasm"
 	want_status 0
-	run -v run --dir data::/work "$MODULES/boolector.wasm" -d /work/problem.smt2
+	run -v run --dir data::/data "$MODULES/boolector.wasm" -d /data/problem.smt2
 	want_status 10
 	want_err 'boolector.wasm: hit'
 	want_out '^sat$'
