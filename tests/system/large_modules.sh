@@ -79,8 +79,8 @@ module adder(input [3:0] a, b, output [4:0] sum);
   assign sum = a + b;
 endmodule
 VERILOG
-if run synth -v run --dir "$tmp/work::/work" "$yosys" -q -p \
-	'read_verilog /work/adder.v; prep -top adder; alumacc; maccmap -unmap; simplemap; opt; write_json /work/adder.json; tee -o /work/stat stat'; then
+if run synth -v run --dir "$tmp/work::/data" "$yosys" -q -p \
+	'read_verilog /data/adder.v; prep -top adder; alumacc; maccmap -unmap; simplemap; opt; write_json /data/adder.json; tee -o /data/stat stat'; then
 	grep -q 'yosys.wasm: hit' synth.err || bad "yosys did not come from the cache: $(head -n 3 synth.err)"
 	python3 - work/adder.json <<'PYTHON' || bad "yosys made no adder"
 import json, sys
