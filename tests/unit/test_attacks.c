@@ -20,31 +20,12 @@
 #include <unistd.h>
 
 #include "cache.h"
+#include "fixture.h"
 #include "seam.h"
 #include "support/rig.h"
 
 static const char wasm[] = "some wasm";
 static const char other[] = "quite another wasm";
-
-static int set_up(void **state)
-{
-    struct rig *r = calloc(1, sizeof(*r));
-    if (!r)
-        return -1;
-    rig_init(r);
-    *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    seam_off();
-    wc_os_lacking = 0;
-    rig_end(r);
-    free(r);
-    return 0;
-}
 
 /* ---- /proc/self is the first thread ---- */
 
@@ -627,7 +608,7 @@ static void events_name_the_entry(void **state)
     assert_string_equal(r->events.last[WASMCACHE_EVENT_REMOVED].path, rig_entry(r, wasm));
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_rig, fixture_end)
 
 int main(void)
 {

@@ -13,31 +13,12 @@
 
 #include <cmocka.h>
 
+#include "fixture.h"
 #include "seam.h"
 #include "support/rig.h"
 
 static const char wasm[] = "a module";
 static const char other[] = "another module";
-
-static int set_up(void **state)
-{
-    struct rig *r = calloc(1, sizeof(*r));
-    if (!r)
-        return -1;
-    rig_init(r);
-    *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    seam_off();
-    wc_os_lacking = 0;
-    rig_end(r);
-    free(r);
-    return 0;
-}
 
 static wasmcache_status_info status_of(const struct rig *r)
 {
@@ -531,7 +512,7 @@ static void a_link_is_followed_if_its_owner_is_trusted(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_rig, fixture_end)
     const struct CMUnitTest tests[] = {
         TEST(misuse_gives_no_cache),
         TEST(without_options_or_directory_it_is_off),

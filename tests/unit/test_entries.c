@@ -13,30 +13,10 @@
 
 #include <cmocka.h>
 
+#include "fixture.h"
 #include "seam.h"
 #include "spoil.h"
 #include "support/rig.h"
-
-static int set_up(void **state)
-{
-    struct rig *r = calloc(1, sizeof(*r));
-    if (!r)
-        return -1;
-    rig_init(r);
-    rig_open(r);
-    *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    seam_off();
-    wc_os_lacking = 0;
-    rig_end(r);
-    free(r);
-    return 0;
-}
 
 /* All that a walk gives. */
 struct list {
@@ -540,7 +520,7 @@ static void only_damaged_entries_are_removed_as_damaged(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_open_rig, fixture_end)
     const struct CMUnitTest tests[] = {
         TEST(each_state_is_listed),
         TEST(a_sound_entry_tells_what_it_is),

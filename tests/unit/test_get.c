@@ -15,32 +15,13 @@
 
 #include <cmocka.h>
 
+#include "fixture.h"
 #include "seam.h"
 #include "spoil.h"
 #include "support/rig.h"
 
 static const char wasm[] = "a module";
 static const char other[] = "another module";
-
-static int set_up(void **state)
-{
-    struct rig *r = calloc(1, sizeof(*r));
-    if (!r)
-        return -1;
-    rig_init(r);
-    *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    seam_off();
-    wc_os_lacking = 0;
-    rig_end(r);
-    free(r);
-    return 0;
-}
 
 /* What lies in the cache directory when `wasm` is all that is in it. */
 static const char *tree_of_one(struct rig *r)
@@ -1696,7 +1677,7 @@ static void a_fetch_that_gives_a_length_without_bytes_is_refused(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_rig, fixture_end)
     const struct CMUnitTest tests[] = {
         TEST(a_miss_compiles_and_saves),
         TEST(the_second_get_is_a_hit_without_a_compile),

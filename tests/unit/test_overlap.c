@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "fixture.h"
 #include "seam.h"
 #include "support/rig.h"
 
@@ -185,27 +186,6 @@ static void each_layout(void **state)
 
 /* ---- without mounts ---- */
 
-static int set_up(void **state)
-{
-    struct rig *r = calloc(1, sizeof(*r));
-    if (!r)
-        return -1;
-    rig_init(r);
-    rig_open(r);
-    *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    seam_off();
-    wc_os_lacking = 0;
-    rig_end(r);
-    free(r);
-    return 0;
-}
-
 static int overlaps(struct rig *r, const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc;
@@ -268,7 +248,7 @@ static void what_cannot_be_told_is_an_error(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_open_rig, fixture_end)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_layout),
         TEST(the_folder_of_our_own_counts),

@@ -18,33 +18,13 @@
 #include <cmocka.h>
 
 #include "entry.h"
+#include "fixture.h"
 #include "seam.h"
 #include "spoil.h"
 #include "support/rig.h"
 
 static const char wasm[] = "a module";
 static const char other[] = "another module";
-
-static int set_up(void **state)
-{
-    struct rig *r = calloc(1, sizeof(*r));
-    if (!r)
-        return -1;
-    rig_init(r);
-    rig_open(r);
-    *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    seam_off();
-    wc_os_lacking = 0;
-    rig_end(r);
-    free(r);
-    return 0;
-}
 
 static const char *tree(struct rig *r)
 {
@@ -600,7 +580,7 @@ static void durable_syncs_the_entry_that_was_there(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_open_rig, fixture_end)
     const struct CMUnitTest tests[] = {
         TEST(the_first_one_stays),
         TEST(bad_ones_are_replaced_without_being_followed),
