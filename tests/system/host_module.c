@@ -41,7 +41,7 @@ static uint8_t *read_all(const char *path, size_t *size)
 {
     FILE *file = fopen(path, "rb");
     uint8_t *bytes;
-    long length;
+    long length = -1;
     if (!file || fseek(file, 0, SEEK_END) != 0 || (length = ftell(file)) < 0)
         die(path, NULL, NULL);
     rewind(file);
