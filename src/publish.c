@@ -358,9 +358,9 @@ static int check_limit(const struct target *t, struct wc_error *err)
 }
 
 /* *gone: it failed because the directory was removed meanwhile. */
-static int publish_once(enum wc_published *result, const struct wc_store *store,
-                        struct wc_trailer *trailer, const void *artifact, unsigned flags, int *gone,
-                        struct wc_error *err)
+static int publish_once(enum wc_published *result, char path[WC_PATH_SIZE],
+                        const struct wc_store *store, struct wc_trailer *trailer,
+                        const void *artifact, unsigned flags, int *gone, struct wc_error *err)
 {
     struct target t = {.store = store, .trailer = trailer, .flags = flags, .fd = -1};
     int rc = wc_store_open_folder(&t.folder, store, trailer->engine_namespace, WC_GATE_CREATE, err);
@@ -371,18 +371,20 @@ static int publish_once(enum wc_published *result, const struct wc_store *store,
     rc = check_limit(&t, err);
     if (rc == 0)
         rc = publish(result, &t, trailer, artifact, err);
+    memcpy(path, t.path, sizeof(t.path));
     *gone = rc == WASMCACHE_EIO && err->system_errno == ENOENT && folder_is_gone(&t);
     wc_folder_close(&t.folder);
     return rc;
 }
 
-int wc_publish(enum wc_published *result, const struct wc_store *store, struct wc_trailer *trailer,
-               const void *artifact, unsigned flags, struct wc_error *err)
+int wc_publish(enum wc_published *result, char path[WC_PATH_SIZE], const struct wc_store *store,
+               struct wc_trailer *trailer, const void *artifact, unsigned flags,
+               struct wc_error *err)
 {
     int gone = 0;
-    int rc = publish_once(result, store, trailer, artifact, flags, &gone, err);
+    int rc = publish_once(result, path, store, trailer, artifact, flags, &gone, err);
     if (gone) /* it is made anew, once */
-        rc = publish_once(result, store, trailer, artifact, flags, &gone, err);
+        rc = publish_once(result, path, store, trailer, artifact, flags, &gone, err);
     return rc;
 }
 

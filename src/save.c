@@ -40,7 +40,7 @@ static uint64_t artifact_length(const wasmcache_artifact *artifact)
 
 static int publish(struct wc_call *call, const wasmcache_key *key,
                    const wasmcache_artifact *artifact, enum wc_published *published,
-                   struct wc_error *err)
+                   char path[WC_PATH_SIZE], struct wc_error *err)
 {
     const wasmcache_attachment *a = call->attachment;
     const int reproducible = (a->cache->store.flags & WASMCACHE_REPRODUCIBLE) != 0;
@@ -58,7 +58,7 @@ static int publish(struct wc_call *call, const wasmcache_key *key,
     trailer.wasm_bytes = call->report.wasm_bytes;
     trailer.compile_ns = reproducible ? 0 : call->report.compile_ns;
     trailer.created = reproducible ? 0 : wc_os_wall_seconds();
-    return wc_publish(published, &a->cache->store, &trailer, artifact->data, flags, err);
+    return wc_publish(published, path, &a->cache->store, &trailer, artifact->data, flags, err);
 }
 
 int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct wc_error *err)
@@ -82,19 +82,16 @@ int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct
         /* What was compiled just now has no trailer of ours, whatever its last bytes look like. */
         call->report.artifact_bytes =
             call->report.outcome == WASMCACHE_COMPILED ? artifact.size : artifact_length(&artifact);
-        rc = publish(call, key, &artifact, &published, err);
+        rc = publish(call, key, &artifact, &published, path, err);
         a->table.artifact_free(&artifact);
     }
     call->report.save_ns = wc_os_monotonic_ns() - started;
-    if (rc < 0) {
+    if (rc < 0)
         wc_call_tell(call, WASMCACHE_EVENT_SAVE_FAILED, NULL, err, call->report.save_ns);
-    } else if (a->cache->on_event) {
-        (void)wasmcache_entry_path(path, sizeof(path), a->cache, call->identity->engine_namespace,
-                                   key);
+    else
         wc_call_tell(call,
                      published == WC_PUBLISHED_NEW ? WASMCACHE_EVENT_SAVED : WASMCACHE_EVENT_KEPT,
                      path, NULL, call->report.save_ns);
-    }
     return rc;
 }
 

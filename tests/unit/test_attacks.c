@@ -593,6 +593,27 @@ static void nothing_is_serialized_for_a_directory_that_cannot_be_written(void **
     assert_int_equal(r->engine.serializes, 0);
 }
 
+/* The path is longer than what messages hold: a save works, and what it tells is cut. */
+static void a_save_that_works_leaves_the_last_error_alone(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    wasmcache_key key;
+    char *dir = scratch_in(&r->scratch, "cache");
+    for (int i = 0; i < 6; i++)
+        dir = scratch_text(&r->scratch, "%s/%0200d", dir, i);
+    r->options.dir = dir;
+    rig_open(r);
+    assert_int_equal(wasmcache_key_from_hex(&key, "none"), WASMCACHE_EMISUSE);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    assert_int_equal(report.save_error, 0);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    assert_int_equal(report.outcome, WASMCACHE_HIT);
+    assert_non_null(strstr(wasmcache_last_error()->message, "hex digits"));
+    assert_string_equal(r->events.log, "miss,saved,hit,");
+    assert_int_equal(strncmp(r->events.last[WASMCACHE_EVENT_SAVED].path, dir, 500), 0);
+}
+
 static void events_name_the_entry(void **state)
 {
     struct rig *r = *state;
@@ -637,6 +658,7 @@ int main(void)
         TEST(a_read_only_file_system_is_called_that),
         TEST(off_is_told_once_whatever_else_fails),
         TEST(nothing_is_serialized_for_a_directory_that_cannot_be_written),
+        TEST(a_save_that_works_leaves_the_last_error_alone),
         TEST(events_name_the_entry),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1005,7 +1005,7 @@ static void store_writes_the_golden_file(void **state)
         struct wc_trailer t;
         struct wc_error err;
         enum wc_published result;
-        char hex[WASMCACHE_KEY_HEX_SIZE];
+        char hex[WASMCACHE_KEY_HEX_SIZE], told[WC_PATH_SIZE];
         char *path;
         wc_error_init(&err);
         assert_int_equal(judge(&t, &f), 0);
@@ -1013,8 +1013,9 @@ static void store_writes_the_golden_file(void **state)
         path = scratch_in(&w->s, "cache/%s/%s.bin", golden_namespace,
                           wasmcache_key_to_hex(hex, &t.key));
         scratch_remove(path);
-        assert_int_equal(wc_publish(&result, &w->cache->store, &t, f.bytes, 0, &err), 0);
+        assert_int_equal(wc_publish(&result, told, &w->cache->store, &t, f.bytes, 0, &err), 0);
         assert_int_equal(result, WC_PUBLISHED_NEW);
+        assert_string_equal(told, path);
         ours.bytes = scratch_read(path, &ours.size);
         assert_int_equal(ours.size, f.size);
         assert_memory_equal(ours.bytes, f.bytes, f.size);
