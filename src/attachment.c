@@ -7,15 +7,22 @@
 
 #include "key.h"
 
-int wc_engine_failure(const wasmcache_attachment *attachment, void *engine_error, const char *doing,
-                      struct wc_error *err)
+int wc_engine_describe(const wasmcache_attachment *attachment, const void *engine_error,
+                       const char *doing, struct wc_error *err)
 {
     char text[512] = "";
     attachment->table.error_message(engine_error, text, sizeof(text));
-    if (engine_error)
-        attachment->table.error_free(engine_error);
     return wc_fail(err, WASMCACHE_EENGINE, 0, doing, NULL, "%s",
                    text[0] ? text : "The engine failed and gave no reason");
+}
+
+int wc_engine_failure(const wasmcache_attachment *attachment, void *engine_error, const char *doing,
+                      struct wc_error *err)
+{
+    int rc = wc_engine_describe(attachment, engine_error, doing, err);
+    if (engine_error)
+        attachment->table.error_free(engine_error);
+    return rc;
 }
 
 static int probe(const wasmcache_attachment *attachment, uint8_t hash[32], struct wc_error *err)

@@ -57,7 +57,11 @@ int wc_attachment_is_shared(const wasmcache_attachment *attachment);
  * than before. EENGINE. */
 int wc_attachment_recheck(wasmcache_attachment *attachment, struct wc_error *err);
 
-/* Describes and frees the engine's error. `doing` is such as "compile". Returns EENGINE. */
+/* Describes the engine's error, which may be NULL. `doing` is such as "compile". Returns EENGINE.
+ */
+int wc_engine_describe(const wasmcache_attachment *attachment, const void *engine_error,
+                       const char *doing, struct wc_error *err);
+/* The same, and frees it. */
 int wc_engine_failure(const wasmcache_attachment *attachment, void *engine_error, const char *doing,
                       struct wc_error *err);
 

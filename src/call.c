@@ -117,3 +117,11 @@ int wc_call_count(wasmcache_module **out, struct wc_call *call, void *native, st
     *out = module;
     return 0;
 }
+
+struct wc_expect wc_call_expect(const struct wc_call *call, const wasmcache_key *key)
+{
+    const struct wc_expect expect = {call->kind, key, call->identity->engine_namespace,
+                                     call->identity->fingerprint,
+                                     wc_attachment_is_shared(call->attachment)};
+    return expect;
+}

@@ -47,6 +47,9 @@ void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const c
 /* Counts what the engine gave. ENOMEM: it was freed. */
 int wc_call_count(wasmcache_module **out, struct wc_call *call, void *native, struct wc_error *err);
 
+/* What the entry of this call has to be; after wc_call_may_look() said yes. */
+struct wc_expect wc_call_expect(const struct wc_call *call, const wasmcache_key *key);
+
 /* load.c: finds the entry and has the engine load it. Fills the report; a damaged entry is removed.
  * EMISS, ECORRUPT, EMISMATCH, ENEWER, EUNTRUSTED, EIO, EBUSY, EENGINE, ENOMEM. */
 int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struct wc_error *err);

@@ -205,7 +205,6 @@ int wasmcache_remove_damaged(wasmcache *cache, const char *engine_namespace,
 struct wasmcache_iterator {
     wasmcache *cache;
     unsigned flags;
-    int root_fd;             /* -1: nothing there */
     struct wc_os_walk *root; /* over the namespaces; NULL with `only` */
     struct wc_folder folder; /* the namespace that is open */
     struct wc_os_walk *walk; /* over its entries; NULL between two namespaces */
@@ -254,19 +253,15 @@ static int next_namespace(wasmcache_iterator *it, struct wc_error *err)
     return WASMCACHE_EMISS;
 }
 
-static int start(wasmcache_iterator *it, const char *engine_namespace, struct wc_error *err)
+/* EMISS: there is nothing to walk over. */
+static int walk_namespaces(wasmcache_iterator *it, struct wc_error *err)
 {
     struct wc_gate_found found;
-    int os, rc = open_root(it->cache, &it->root_fd, &found, err);
-    if (rc < 0) {
-        it->root_fd = -1;
-        return rc == WASMCACHE_EMISS ? 0 : rc;
-    }
-    if (engine_namespace) {
-        rc = enter_namespace(it, engine_namespace, err);
-        return rc == WASMCACHE_EMISS ? 0 : rc;
-    }
-    it->root = wc_os_walk_open(it->root_fd, &os);
+    int fd, os, rc = open_root(it->cache, &fd, &found, err);
+    if (rc < 0)
+        return rc;
+    it->root = wc_os_walk_open(fd, &os);
+    wc_os_close(fd);
     if (it->root)
         return 0;
     return wc_fail(err, wc_error_of_errno(os), os, "opendir", it->cache->store.dir,
@@ -289,11 +284,12 @@ int wasmcache_iterate(wasmcache_iterator **out, wasmcache *cache, const char *en
         return wc_error_publish(&err, wc_fail(&err, WASMCACHE_ENOMEM, 0, "malloc", NULL,
                                               "No memory to walk over the entries"));
     it->flags = flags;
-    it->root_fd = it->folder.fd = -1;
+    it->folder.fd = -1;
     if (wc_cache_usable(cache)) {
         it->cache = wc_cache_ref(cache);
-        rc = start(it, engine_namespace, &err);
-        if (rc < 0) {
+        rc = engine_namespace ? enter_namespace(it, engine_namespace, &err)
+                              : walk_namespaces(it, &err);
+        if (rc < 0 && rc != WASMCACHE_EMISS) {
             wasmcache_iterator_close(it);
             return wc_error_publish(&err, rc);
         }
@@ -346,7 +342,6 @@ void wasmcache_iterator_close(wasmcache_iterator *it)
         return;
     leave_namespace(it);
     wc_os_walk_close(it->root);
-    wc_os_close(it->root_fd);
     wc_cache_unref(it->cache);
     free(it);
 }

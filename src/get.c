@@ -11,9 +11,6 @@
  *
  * No failure of the cache leaves this file as a failure of a get.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "call.h"
 #include "source.h"
 
@@ -31,13 +28,10 @@ static int compile(struct wc_call *call, const struct wc_input *input, void **na
     call->report.compile_ns = wc_os_monotonic_ns() - started;
     if (!failed)
         return 0;
-    if (engine_error) {
-        char text[512] = "";
-        a->table.error_message(error, text, sizeof(text));
-        *engine_error = error;
-        return wc_fail(err, WASMCACHE_EENGINE, 0, "compile", NULL, "%s", text);
-    }
-    return wc_engine_failure(a, error, "compile", err);
+    if (!engine_error)
+        return wc_engine_failure(a, error, "compile", err);
+    *engine_error = error;
+    return wc_engine_describe(a, error, "compile", err);
 }
 
 static int look(struct wc_call *call, const wasmcache_key *key, void **native)

@@ -81,8 +81,7 @@ static int load_from(struct wc_call *call, const struct wc_folder *folder,
                      struct wc_error *err)
 {
     const wasmcache_attachment *a = call->attachment;
-    const struct wc_expect expect = {call->kind, key, call->identity->engine_namespace,
-                                     call->identity->fingerprint, wc_attachment_is_shared(a)};
+    const struct wc_expect expect = wc_call_expect(call, key);
     int rc = wc_store_open_entry(file, &a->cache->store, folder, &expect, err);
     if (rc == 0)
         rc = wc_entry_file_verify(file, err);
@@ -162,9 +161,7 @@ int wasmcache_contains(wasmcache_attachment *attachment, wasmcache_kind kind,
         rc = wc_store_open_folder(&folder, &attachment->cache->store,
                                   call.identity->engine_namespace, WC_GATE_LOOK, &err);
     if (rc == 0) {
-        const struct wc_expect expect = {kind, key, call.identity->engine_namespace,
-                                         call.identity->fingerprint,
-                                         wc_attachment_is_shared(attachment)};
+        const struct wc_expect expect = wc_call_expect(&call, key);
         rc = wc_store_open_entry(&file, &attachment->cache->store, &folder, &expect, &err);
     }
     wc_entry_file_close(&file);
