@@ -63,17 +63,36 @@ typedef struct wasmcache_engine_table {
      * then settings or a fingerprint must be given at attach.
      */
     int (*probe)(void *engine, wasmcache_artifact *out, void **error);
+
+    unsigned flags; /* WASMCACHE_ENGINE_... */
+    /*
+     * The version of the artifact format, from the artifact itself: 0 and *version, or not 0 if the
+     * bytes are no artifact of this engine. May be NULL. With it the v{n} of the namespace can be
+     * left to the probe; nothing is saved into a namespace of another version, and no old entry
+     * that has no such header is handed to the engine.
+     */
+    int (*artifact_version)(const void *artifact, size_t length, uint32_t *version);
+    /* Another handle of the same module, to be deleted on its own; NULL: no memory. May be NULL:
+     * then an engine's module that others hold too cannot be taken out of a wasmcache_module. */
+    void *(*module_clone)(wasmcache_kind kind, void *module);
 } wasmcache_engine_table;
+
+/* Flags of wasmcache_engine_table. */
+enum {
+    WASMCACHE_ENGINE_SETTINGS_REQUIRED = 1u /* the probe shows version, target and CPU, but not how
+                                               the engine was configured: without settings it runs
+                                               uncached. What the probe shows does not change */
+};
 
 /* What an adapter knows about an engine, and what the embedder says about it. */
 typedef struct wasmcache_attach_options {
     size_t size;                /* sizeof(wasmcache_attach_options) */
     const char *compiler;       /* "cranelift"; part of the default id, [a-z0-9]+ */
     const char *engine_version; /* "50.0.1"; part of the fingerprint */
-    uint32_t artifact_version;  /* the v{n} of the namespace */
+    uint32_t artifact_version;  /* the v{n} of the namespace; 0: that of the probe's artifact */
     const char *target;         /* what of target and CPU the probe does not show; NULL: nothing */
     const char *settings;       /* what the embedder vouches for; NULL and "" are the same where the
-                                   engine can be probed */
+                                   probe shows the configuration */
     const char *engine_id;      /* NULL: "{name}-{compiler}-{16 hex of the fingerprint}". A given id
                                    shares its folder with others: entries that do not match are left
                                    alone there */
@@ -110,7 +129,8 @@ WASMCACHE_API void *wasmcache_attachment_engine(const wasmcache_attachment *atta
 /*
  * As wasmcache_get(), but the module is the engine's own and belongs to the caller, who deletes it
  * with the engine's own call. EENGINE: *engine_error is the engine's own error, the caller's too
- * (it can be NULL if the engine gave none).
+ * (it can be NULL if the engine gave none); its text was not asked for, since some engines (Wasmer)
+ * keep it in a place of the thread that can be read once, and that is the host's to read.
  */
 WASMCACHE_API int wasmcache_get_native(void **out, void **engine_error,
                                        wasmcache_attachment *attachment, wasmcache_kind kind,

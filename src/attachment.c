@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "attachment.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,13 +26,18 @@ int wc_engine_failure(const wasmcache_attachment *attachment, void *engine_error
     return rc;
 }
 
-static int probe(const wasmcache_attachment *attachment, uint8_t hash[32], struct wc_error *err)
+/* `version`: of the probe's artifact, 0 if the adapter cannot tell. */
+static int probe(const wasmcache_attachment *attachment, uint8_t hash[32], uint32_t *version,
+                 struct wc_error *err)
 {
     wasmcache_artifact artifact = {NULL, 0, {NULL, NULL, NULL}};
     void *error = NULL;
     if (attachment->table.probe(attachment->engine, &artifact, &error))
         return wc_engine_failure(attachment, error, "probe", err);
     wc_sha256(hash, artifact.data, artifact.size);
+    if (!attachment->table.artifact_version ||
+        attachment->table.artifact_version(artifact.data, artifact.size, version))
+        *version = 0;
     attachment->table.artifact_free(&artifact);
     return 0;
 }
@@ -73,7 +79,7 @@ static int make_fingerprint(struct wc_identity *identity, const wasmcache_attach
         return wc_fail(err, WASMCACHE_ENOMEM, 0, "dlopen", NULL,
                        "No memory to find out which library the engine is");
     for (int i = 0; i < 4; i++)
-        version[i] = (uint8_t)(o->artifact_version >> (8 * i));
+        version[i] = (uint8_t)(identity->artifact_version >> (8 * i));
     wc_sha256_start(&state);
     wc_sha256_add(&state, tag, sizeof(tag));
     add_text(&state, attachment->name);
@@ -88,6 +94,35 @@ static int make_fingerprint(struct wc_identity *identity, const wasmcache_attach
     return 0;
 }
 
+/* Fills in what the probe shows. Negative: this engine cannot be cached. */
+static int look_at_engine(struct wc_identity *identity, const wasmcache_attachment *attachment,
+                          struct wc_error *err)
+{
+    const wasmcache_attach_options *o = &attachment->options;
+    const wasmcache_engine_table *table = &attachment->table;
+    uint32_t version = 0;
+    int rc;
+
+    if (!o->settings && (!table->probe || table->flags & WASMCACHE_ENGINE_SETTINGS_REQUIRED))
+        return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                       "This engine does not show its configuration: pass a settings string "
+                       "(\"\" if nothing is changed) or a fingerprint");
+    if (!table->probe)
+        return 0;
+    rc = probe(attachment, identity->probe, &version, err);
+    if (rc < 0)
+        return rc;
+    identity->probed = 1;
+    if (!identity->artifact_version)
+        identity->artifact_version = version;
+    if (table->artifact_version && version && version != identity->artifact_version)
+        return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                       "The engine makes artifacts of version %" PRIu32 ", but was attached with "
+                       "%" PRIu32 "; leave it 0 to have it found out",
+                       version, identity->artifact_version);
+    return 0;
+}
+
 /* Fingerprint and namespace. Negative: this engine cannot be cached. */
 static int identify(struct wc_identity *identity, const wasmcache_attachment *attachment,
                     struct wc_error *err)
@@ -96,27 +131,24 @@ static int identify(struct wc_identity *identity, const wasmcache_attachment *at
     char hex[17], id[WC_ENGINE_ID_MAX + 1];
     int rc;
 
+    identity->artifact_version = o->artifact_version;
     if (o->fingerprint) {
         memcpy(identity->fingerprint, o->fingerprint, sizeof(identity->fingerprint));
     } else {
-        if (attachment->table.probe) {
-            rc = probe(attachment, identity->probe, err);
-            if (rc < 0)
-                return rc;
-            identity->probed = 1;
-        } else if (!o->settings) {
-            return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL,
-                           "This engine does not show its configuration: pass a settings string "
-                           "(\"\" if nothing is changed) or a fingerprint");
-        }
-        rc = make_fingerprint(identity, attachment, err);
+        rc = look_at_engine(identity, attachment, err);
+        if (rc == 0)
+            rc = make_fingerprint(identity, attachment, err);
         if (rc < 0)
             return rc;
     }
+    if (attachment->table.artifact_version && !identity->artifact_version)
+        return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                       "The version of this engine's artifacts could not be found out: give it at "
+                       "attach");
     wc_hex(hex, identity->fingerprint, 8);
     snprintf(id, sizeof(id), "%s-%s-%s", attachment->name, o->compiler, hex);
     wc_namespace_make(identity->engine_namespace, o->engine_id ? o->engine_id : id,
-                      o->artifact_version);
+                      identity->artifact_version);
     return 0;
 }
 
@@ -343,10 +375,11 @@ int wc_attachment_recheck(wasmcache_attachment *attachment, struct wc_error *err
 {
     const struct wc_identity *identity = wc_attachment_identity(attachment);
     uint8_t now[32];
+    uint32_t ignored;
     int rc;
-    if (!identity->probed)
+    if (!identity->probed || attachment->table.flags & WASMCACHE_ENGINE_SETTINGS_REQUIRED)
         return 0;
-    rc = probe(attachment, now, err);
+    rc = probe(attachment, now, &ignored, err);
     if (rc < 0)
         return rc;
     if (memcmp(now, identity->probe, sizeof(now)) == 0)

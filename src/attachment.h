@@ -30,6 +30,7 @@ struct wc_identity {
     int error;                  /* why it cannot be cached, else 0 */
     int probed;
     uint8_t probe[32]; /* SHA-256 of what the probe gave */
+    uint32_t artifact_version; /* the v{n} of the namespace */
     uint8_t fingerprint[32];
     char engine_namespace[WC_NAMESPACE_SIZE]; /* "" if it cannot be cached */
     char message[640];                        /* why not */

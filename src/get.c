@@ -31,7 +31,8 @@ static int compile(struct wc_call *call, const struct wc_input *input, void **na
     if (!engine_error)
         return wc_engine_failure(a, error, "compile", err);
     *engine_error = error;
-    return wc_engine_describe(a, error, "compile", err);
+    return wc_fail(err, WASMCACHE_EENGINE, 0, "compile", NULL,
+                   "The engine did not compile the module; its own error says why");
 }
 
 static int look(struct wc_call *call, const wasmcache_key *key, void **native)
