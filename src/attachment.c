@@ -217,6 +217,13 @@ int wc_attachment_is_shared(const wasmcache_attachment *attachment)
     return attachment->options.engine_id != NULL;
 }
 
+int wc_attachment_takes_legacy(const wasmcache_attachment *attachment)
+{
+    const char *settings = attachment->options.settings;
+    return attachment->cache && attachment->cache->store.flags & WASMCACHE_LEGACY &&
+           (!settings || !settings[0]);
+}
+
 static int word_valid(const char *word, size_t most)
 {
     size_t length = word ? strnlen(word, most + 1) : 0;

@@ -53,6 +53,14 @@ struct wc_expect wc_call_expect(const struct wc_call *call, const wasmcache_key 
 /* load.c: finds the entry and has the engine load it. Fills the report; a damaged entry is removed.
  * EMISS, ECORRUPT, EMISMATCH, ENEWER, EUNTRUSTED, EIO, EBUSY, EENGINE, ENOMEM. */
 int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struct wc_error *err);
+/* The same with a file that was opened: from the descriptor if the engine maps files, else from its
+ * bytes. EENGINE: the engine does not load it. EIO, ENOMEM: it was not asked. */
+int wc_engine_load(struct wc_call *call, const struct wc_entry_file *file, void **native,
+                   struct wc_error *err);
+/* legacy.c: an entry without a trailer. ECORRUPT: it is nothing that this engine loads. EENGINE,
+ * EIO, ENOMEM: it may be. */
+int wc_load_legacy(struct wc_call *call, const struct wc_entry_file *file, void **native,
+                   struct wc_error *err);
 /* save.c: serializes and publishes. Fills the report. As wasmcache_save(). */
 int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct wc_error *err);
 
