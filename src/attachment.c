@@ -329,7 +329,7 @@ int wasmcache_attach(wasmcache_attachment **out, wasmcache *cache,
         rc = wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_attach_options, code_symbol),
                          "wasmcache_attach_options", &err);
     if (rc == 0)
-        rc = wc_sized_in(&t, sizeof(t), table, SIZE_0_1(wasmcache_engine_table, probe),
+        rc = wc_sized_in(&t, sizeof(t), table, SIZE_0_1(wasmcache_engine_table, module_clone),
                          "wasmcache_engine_table", &err);
     if (rc == 0)
         rc = check(&t, &o, &err);
