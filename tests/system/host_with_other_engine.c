@@ -9,6 +9,8 @@
  *
  * prints, for each engine, "linked|loaded VERSION FIRST SECOND NAMESPACE": what the first and the
  * second get of a module did.
+ *
+ * only-script
  */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE

@@ -4,7 +4,7 @@
  * or the engine's own error, no good entry is lost, and the cache works again once it can.
  */
 #define _GNU_SOURCE
-#include "wasmtime_host.h"
+#include "engine_host.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,11 +46,11 @@ static wasmcache_report get_add(struct host *h)
 {
     const int32_t numbers[] = {19, 23};
     wasmcache_report report;
-    wasmtime_module_t *module;
+    engine_module *module;
     host_forget(&h->seen);
     assert_int_equal(get_bytes(&module, h, wasm_add, wasm_add_size, &report), 0);
     assert_int_equal(call_export(h->engine, module, "add", numbers, 2), 42);
-    wasmtime_module_delete(module);
+    engine_module_delete(module);
     return report;
 }
 
@@ -107,20 +107,20 @@ static int run_noexec(void *unused)
     assert_int_equal(mkdir(cache_dir(), 0700), 0);
     if (!own_mounts() || mount("none", cache_dir(), "tmpfs", MS_NOEXEC, "size=16m,mode=0700") != 0)
         return SKIPPED;
-    host_open(&h, cache_dir(), NULL, 0);
+    host_open(&h, cache_dir(), 0);
     assert_compiled_and_saved(&h);
     path = entry_path(&scratch, &h, wasm_add, wasm_add_size);
     inode = scratch_inode(path);
 
     /* The first time by trying, and from then on at once from bytes. */
     assert_hit(&h);
-    assert_int_equal(host_called("wasmtime_module_deserialize_file"), 1);
-    assert_int_equal(host_called("wasmtime_module_deserialize"), 1);
+    assert_int_equal(host_called(ENGINE_LOAD_FILE), 1);
+    assert_int_equal(host_called(ENGINE_LOAD), 1);
     assert_int_equal(h.seen.count[WASMCACHE_EVENT_FALLBACK], 1);
     for (int i = 0; i < 3; i++) {
         assert_hit(&h);
-        assert_int_equal(host_called("wasmtime_module_deserialize_file"), 0);
-        assert_int_equal(host_called("wasmtime_module_deserialize"), 1);
+        assert_int_equal(host_called(ENGINE_LOAD_FILE), 0);
+        assert_int_equal(host_called(ENGINE_LOAD), 1);
         assert_int_equal(h.seen.count[WASMCACHE_EVENT_FALLBACK], 0);
     }
     assert_int_equal(h.seen.count[WASMCACHE_EVENT_REMOVED], 0);
@@ -144,13 +144,13 @@ static int run_without_proc(void *unused)
     if (!own_mounts() || mount(scratch_in(&scratch, "empty"), "/proc", NULL, MS_BIND, NULL) != 0)
         return SKIPPED;
     assert_false(scratch_exists("/proc/self"));
-    host_open(&h, cache_dir(), NULL, 0);
+    host_open(&h, cache_dir(), 0);
     assert_compiled_and_saved(&h);
     tree = scratch_tree(&scratch, cache_dir());
     assert_null(strstr(tree, "tmp"));
     for (int i = 0; i < 2; i++) {
         assert_hit(&h);
-        assert_int_equal(host_called("wasmtime_module_deserialize"), 1);
+        assert_int_equal(host_called(ENGINE_LOAD), 1);
         assert_int_equal(h.seen.count[WASMCACHE_EVENT_REMOVED], 0);
     }
     assert_string_equal(scratch_tree(&scratch, cache_dir()), tree);
@@ -189,16 +189,16 @@ static size_t pages(uint64_t bytes)
 static void limited_make(struct limited *l)
 {
     const unsigned most = 500;
-    wasmtime_module_t *module;
+    engine_module *module;
     wasmcache_report report;
     struct stat st;
     l->wasm = malloc(WASM_WORK_ROOM(most));
-    host_open(&l->h, cache_dir(), NULL, 0);
+    host_open(&l->h, cache_dir(), 0);
     for (unsigned functions = 200;; functions++) {
         assert_true(functions < most);
         l->size = wasm_work(l->wasm, 3, functions);
         assert_int_equal(get_bytes(&module, &l->h, l->wasm, l->size, &report), 0);
-        wasmtime_module_delete(module);
+        engine_module_delete(module);
         l->path = entry_path(&scratch, &l->h, l->wasm, l->size);
         assert_int_equal(stat(l->path, &st), 0);
         if (pages((uint64_t)st.st_size) > pages(report.artifact_bytes))
@@ -207,7 +207,7 @@ static void limited_make(struct limited *l)
     l->artifact = (size_t)report.artifact_bytes;
     /* Once more, to have seen all code. */
     assert_int_equal(get_bytes(&module, &l->h, l->wasm, l->size, &report), 0);
-    wasmtime_module_delete(module);
+    engine_module_delete(module);
     assert_int_equal(report.outcome, WASMCACHE_HIT);
     l->tree = scratch_tree(&scratch, cache_dir());
     host_forget(&l->h.seen);
@@ -234,7 +234,7 @@ static wasmcache_reason under_limit(struct limited *l, int which, rlim_t limit)
     const wasmcache_key key = key_of(l->wasm, l->size);
     wasmcache_report loaded = WASMCACHE_REPORT_INIT, got = WASMCACHE_REPORT_INIT;
     wasmcache_module *counted = NULL;
-    wasmtime_module_t *module = NULL;
+    engine_module *module = NULL;
     struct rlimit before;
     int load, get;
 
@@ -255,13 +255,13 @@ static wasmcache_reason under_limit(struct limited *l, int which, rlim_t limit)
     if (get == 0) {
         const int32_t seven[] = {7};
         assert_int_equal(call_export(l->h.engine, module, "work", seven, 1), 21);
-        wasmtime_module_delete(module);
+        engine_module_delete(module);
     }
     assert_int_equal(l->h.seen.count[WASMCACHE_EVENT_REMOVED], 0);
     assert_string_equal(scratch_tree(&scratch, cache_dir()), l->tree);
 
     assert_int_equal(get_bytes(&module, &l->h, l->wasm, l->size, &got), 0);
-    wasmtime_module_delete(module);
+    engine_module_delete(module);
     assert_int_equal(got.outcome, WASMCACHE_HIT);
     return loaded.reason;
 }
@@ -365,17 +365,17 @@ static int run_read_only(void *unused)
     wasmcache_status_info status = WASMCACHE_STATUS_INIT;
     uint8_t other[WASM_ANSWER_ROOM(0)];
     const size_t size = wasm_answer(other, 5, 0);
-    wasmtime_module_t *module;
+    engine_module *module;
     wasmcache_report report;
     struct host h;
     (void)unused;
-    host_open(&h, cache_dir(), NULL, 0);
+    host_open(&h, cache_dir(), 0);
     assert_hit(&h);
-    assert_int_equal(host_called("wasmtime_module_deserialize_file"), 1);
+    assert_true(host_loaded_best());
     /* What is not in it is compiled. */
     assert_int_equal(get_bytes(&module, &h, other, size, &report), 0);
     assert_int_equal(call_export(h.engine, module, "answer", NULL, 0), 5);
-    wasmtime_module_delete(module);
+    engine_module_delete(module);
     assert_int_equal(report.outcome, WASMCACHE_COMPILED);
     assert_int_equal(report.reason, WASMCACHE_REASON_NOT_FOUND);
     assert_int_equal(report.save_error, WASMCACHE_EIO);
@@ -397,7 +397,7 @@ static void read_only_directory_serves_hits_to_anybody(void **state)
     (void)state;
     options.dir = cache_dir();
     options.share = WASMCACHE_SHARE_READABLE;
-    host_open_with(&h, &options, NULL);
+    host_open_with(&h, &options, engine_new(), "");
     assert_compiled_and_saved(&h);
     folder = scratch_in(&scratch, "cache/%s", host_namespace(&h));
     host_close(&h);
@@ -418,13 +418,13 @@ static void read_only_cache_changes_nothing(void **state)
     char *path;
     ino_t inode;
     (void)state;
-    host_open(&h, cache_dir(), NULL, 0);
+    host_open(&h, cache_dir(), 0);
     assert_compiled_and_saved(&h);
     path = entry_path(&scratch, &h, wasm_add, wasm_add_size);
     host_close(&h);
     tree = scratch_tree(&scratch, cache_dir());
     inode = scratch_inode(path);
-    host_open(&h, cache_dir(), NULL, WASMCACHE_READ_ONLY);
+    host_open(&h, cache_dir(), WASMCACHE_READ_ONLY);
     assert_hit(&h);
     /* Not even a damaged entry is removed. */
     scratch_flip(path, 77);
@@ -442,7 +442,7 @@ static int run_unwritable(void *unused)
     wasmcache_status_info status = WASMCACHE_STATUS_INIT;
     struct host h;
     (void)unused;
-    host_open(&h, scratch_in(&scratch, "closed/cache"), NULL, 0);
+    host_open(&h, scratch_in(&scratch, "closed/cache"), 0);
     assert_int_equal(wasmcache_status(h.cache, &status), 0);
     assert_int_equal(status.state, WASMCACHE_STATE_OFF);
     assert_int_equal(status.system_errno, EACCES);
@@ -476,7 +476,7 @@ static void directory_that_goes_away_is_made_again(void **state)
     struct host h;
     char *path;
     (void)state;
-    host_open(&h, cache_dir(), NULL, 0);
+    host_open(&h, cache_dir(), 0);
     path = entry_path(&scratch, &h, wasm_add, wasm_add_size);
     assert_compiled_and_saved(&h);
     assert_hit(&h);
@@ -504,7 +504,7 @@ static void something_else_in_place_of_the_directory(void **state)
 {
     struct host h;
     (void)state;
-    host_open(&h, cache_dir(), NULL, 0);
+    host_open(&h, cache_dir(), 0);
     assert_compiled_and_saved(&h);
     scratch_remove(cache_dir());
     scratch_write(cache_dir(), "a file", 6, 0600);
@@ -566,7 +566,7 @@ static void directory_that_keeps_going_away(void **state)
     struct host h;
     pid_t puller;
     (void)state;
-    host_open(&h, cache_dir(), NULL, 0);
+    host_open(&h, cache_dir(), 0);
     puller = scratch_start(pull_away, NULL, 0, 60);
     while (!ended(puller)) {
         compiled += get_add(&h).outcome == WASMCACHE_COMPILED;
@@ -594,7 +594,7 @@ static int run_bad_source(void *payload)
     const char *tree;
     int fd;
 
-    host_open(&h, cache_dir(), NULL, 0);
+    host_open(&h, cache_dir(), 0);
     tree = scratch_tree(&scratch, cache_dir());
     assert_int_equal(wasmcache_get(&module, h.wc, WASMCACHE_MODULE, &source, NULL, &report),
                      WASMCACHE_EIO);
@@ -610,7 +610,7 @@ static int run_bad_source(void *payload)
         assert_int_equal(report.reason, WASMCACHE_REASON_SOURCE);
         close(fd);
     }
-    assert_int_equal(host_called("wasmtime_module_new"), 0);
+    assert_int_equal(host_called(ENGINE_COMPILE), 0);
     assert_int_equal(host_loads(), 0);
     assert_string_equal(scratch_tree(&scratch, cache_dir()), tree);
     host_close(&h);
@@ -657,7 +657,7 @@ static int noting_compile(void *engine, wasmcache_kind kind, const void *wasm, s
 {
     if (compiled_count < sizeof(compiled_keys) / sizeof(*compiled_keys))
         compiled_keys[compiled_count++] = key_of(wasm, length);
-    return wasmcache_wasmtime_table()->compile(engine, kind, wasm, length, module, error);
+    return engine_table()->compile(engine, kind, wasm, length, module, error);
 }
 
 static int change_the_source(void *payload)
@@ -719,7 +719,7 @@ static void source_that_changes_while_it_is_read(void **state)
 {
     char *path = scratch_in(&scratch, "changing.wasm");
     wasmcache_attach_options options = WASMCACHE_ATTACH_OPTIONS_INIT;
-    wasmcache_engine_table table = *wasmcache_wasmtime_table();
+    wasmcache_engine_table table = *engine_table();
     unsigned rounds = 0, right = 0, refused = 0, mixed = 0;
     uint8_t *wasm = malloc(WASM_ANSWER_ROOM(PADDING + 4096));
     wasmcache_source source = wasmcache_source_path(path);
@@ -730,7 +730,7 @@ static void source_that_changes_while_it_is_read(void **state)
 
     table.compile = noting_compile;
     compiled_count = 0;
-    host_open(&h, cache_dir(), NULL, 0);
+    host_open(&h, cache_dir(), 0);
     wasmcache_detach(h.wc);
     options.compiler = "cranelift";
     options.engine_version = "changing";
@@ -796,7 +796,7 @@ static void source_that_is_replaced_by_rename(void **state)
     uint8_t wasm[WASM_ANSWER_ROOM(0)];
     struct host h;
     (void)state;
-    host_open(&h, cache_dir(), NULL, 0);
+    host_open(&h, cache_dir(), 0);
     for (int32_t i = 0; i < 20; i++) {
         wasmcache_source source = wasmcache_source_path(path);
         wasmcache_report report = WASMCACHE_REPORT_INIT;
