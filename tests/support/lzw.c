@@ -9,10 +9,10 @@ enum { CLEAR = 256, END = 257, FIRST = 258, CODES = 4096 };
 struct encoder {
     uint8_t *out;
     size_t size;
-    uint32_t bits;             /* not written yet, in the low `held` bits */
-    unsigned held, width;      /* width: of the next code */
-    unsigned next;             /* the code that the next new string gets */
-    uint16_t (*longer)[256];   /* the code of a string and one byte more; 0: none */
+    uint32_t bits;           /* not written yet, in the low `held` bits */
+    unsigned held, width;    /* width: of the next code */
+    unsigned next;           /* the code that the next new string gets */
+    uint16_t (*longer)[256]; /* the code of a string and one byte more; 0: none */
 };
 
 static void put(struct encoder *e, unsigned code)

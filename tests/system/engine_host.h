@@ -16,8 +16,8 @@
  * whose two forms are engine_wasmtime.c and engine_wasmer.c. Wasmer's tests also run with the
  * library as Wasmer builds it, without wasmer-plus: engine_maps() tells.
  *
- * Engines here compile on the calling thread unless a test makes one of its own, so that a process
- * may fork at any time.
+ * A process may fork at any time: Wasmtime's engines here compile on the calling thread unless a
+ * test makes one of its own, and Wasmer compiles in a child whatever its parent did.
  */
 
 #include <setjmp.h>
@@ -54,6 +54,10 @@ typedef wasmtime_module_t engine_module;
 /* The engine shows its configuration. On Wasmer the host's settings do. */
 #define ENGINE_SHOWS_SETTINGS 1
 #define ENGINE_HAS_WASI 1
+/* A file's own pages are run, so that it must not lie on a noexec mount. Wasmer copies the code. */
+#define ENGINE_RUNS_FILES 1
+/* Compiles start threads, which end a moment after. */
+#define ENGINE_STARTS_THREADS 0
 
 /* The text of an engine's error, which is deleted, without the backtrace that some versions add if
  * the environment wants one. "" for NULL. */
@@ -90,6 +94,8 @@ typedef wasm_module_t engine_module;
 #define ENGINE_RECHECKS 0
 #define ENGINE_SHOWS_SETTINGS 0
 #define ENGINE_HAS_WASI 0
+#define ENGINE_RUNS_FILES 0
+#define ENGINE_STARTS_THREADS 1
 
 #else
 #error "ENGINE_WASMTIME or ENGINE_WASMER has to be defined"
@@ -110,7 +116,6 @@ int run_program(char *out, size_t size, const char *name, ...);
 
 /* ---- the engine ---- */
 
-/* Compiles on the calling thread. */
 wasm_engine_t *engine_new(void);
 /* Another one, whose modules must not be taken for those of engine_new(): configured otherwise if
  * the engine shows that, else by the settings, which are what has to be given at attach. */

@@ -98,6 +98,8 @@ static int own_mounts(void)
 
 /* ---- where nothing can be mapped to run ---- */
 
+/* Nothing is lost, whichever way the engine loads. */
+
 static int run_noexec(void *unused)
 {
     struct host h;
@@ -113,14 +115,19 @@ static int run_noexec(void *unused)
     inode = scratch_inode(path);
 
     /* The first time by trying, and from then on at once from bytes. */
-    assert_hit(&h);
-    assert_int_equal(host_called(ENGINE_LOAD_FILE), 1);
-    assert_int_equal(host_called(ENGINE_LOAD), 1);
-    assert_int_equal(h.seen.count[WASMCACHE_EVENT_FALLBACK], 1);
+    if (ENGINE_RUNS_FILES) {
+        assert_hit(&h);
+        assert_int_equal(host_called(ENGINE_LOAD_FILE), 1);
+        assert_int_equal(host_called(ENGINE_LOAD), 1);
+        assert_int_equal(h.seen.count[WASMCACHE_EVENT_FALLBACK], 1);
+    }
     for (int i = 0; i < 3; i++) {
         assert_hit(&h);
-        assert_int_equal(host_called(ENGINE_LOAD_FILE), 0);
-        assert_int_equal(host_called(ENGINE_LOAD), 1);
+        if (ENGINE_RUNS_FILES)
+            assert_int_equal(host_called(ENGINE_LOAD_FILE), 0);
+        else
+            assert_true(host_loaded_best());
+        assert_int_equal(host_loads(), 1);
         assert_int_equal(h.seen.count[WASMCACHE_EVENT_FALLBACK], 0);
     }
     assert_int_equal(h.seen.count[WASMCACHE_EVENT_REMOVED], 0);
@@ -129,7 +136,7 @@ static int run_noexec(void *unused)
     return 0;
 }
 
-static void noexec_directory_serves_hits_from_bytes(void **state)
+static void noexec_directory_serves_hits(void **state)
 {
     (void)state;
     as_root(run_noexec, "a noexec mount");
@@ -293,7 +300,7 @@ static int run_few_descriptors(void *unused)
     }
     printf("descriptors: %u hits, of which %u from bytes, %u unreadable\n", hits, fallbacks,
            unreadable);
-    assert_true(hits > 1 && unreadable > 1 && fallbacks == 1);
+    assert_true(hits > 1 && unreadable > 1 && fallbacks == (unsigned)engine_maps());
     limited_end(&l);
     return 0;
 }
@@ -649,14 +656,26 @@ static void unreadable_source(void **state)
 #define PADDING 300000 /* more than one piece of what is read at a time */
 
 /* The glue's table, but each compile notes the key of what the engine was really given. */
-static wasmcache_key compiled_keys[4096];
+static wasmcache_key compiled_keys[4096]; /* each once */
 static size_t compiled_count;
+static unsigned compile_calls;
+static wasmcache_key compiled_last;
+
+static int was_compiled(const wasmcache_key *key)
+{
+    int known = 0;
+    for (size_t i = 0; i < compiled_count && !known; i++)
+        known = wasmcache_key_equal(key, &compiled_keys[i]);
+    return known;
+}
 
 static int noting_compile(void *engine, wasmcache_kind kind, const void *wasm, size_t length,
                           void **module, void **error)
 {
-    if (compiled_count < sizeof(compiled_keys) / sizeof(*compiled_keys))
-        compiled_keys[compiled_count++] = key_of(wasm, length);
+    compile_calls++;
+    compiled_last = key_of(wasm, length);
+    if (!was_compiled(&compiled_last) && compiled_count < 4096)
+        compiled_keys[compiled_count++] = compiled_last;
     return engine_table()->compile(engine, kind, wasm, length, module, error);
 }
 
@@ -703,10 +722,7 @@ static void assert_keys_are_right(struct host *h)
     int rc;
     assert_int_equal(wasmcache_iterate(&it, h->cache, NULL, WASMCACHE_CHECK_DIGEST), 0);
     while ((rc = wasmcache_iterator_next(it, &entry)) == 0) {
-        int known = 0;
-        for (size_t i = 0; i < compiled_count; i++)
-            known |= wasmcache_key_equal(&entry.key, &compiled_keys[i]);
-        assert_true(known);
+        assert_true(was_compiled(&entry.key));
         assert_int_equal(entry.state, WASMCACHE_REASON_NONE);
         entries++;
     }
@@ -734,7 +750,8 @@ static void source_that_changes_while_it_is_read(void **state)
     wasmcache_detach(h.wc);
     options.compiler = "cranelift";
     options.engine_version = "changing";
-    options.artifact_version = 1;
+    options.artifact_version = table.artifact_version ? 0 : 1;
+    options.settings = "";
     assert_int_equal(wasmcache_attach(&h.wc, h.cache, &table, h.engine, &options), 0);
     for (int i = 1; i >= 0; i--) {
         const size_t size = wasm_answer(wasm, 1000 + i, PADDING + (size_t)i * 4096);
@@ -745,7 +762,7 @@ static void source_that_changes_while_it_is_read(void **state)
     while (!ended(writer)) {
         wasmcache_report report = WASMCACHE_REPORT_INIT;
         wasmcache_module *module = NULL;
-        const size_t compiled = compiled_count;
+        const unsigned compiled = compile_calls;
         int rc = wasmcache_get(&module, h.wc, WASMCACHE_MODULE, &source, NULL, &report);
         rounds++;
         if (rc == WASMCACHE_EENGINE) { /* half a module */
@@ -756,8 +773,8 @@ static void source_that_changes_while_it_is_read(void **state)
         if (report.outcome == WASMCACHE_COMPILED) {
             /* Filed under what was compiled, whatever was hashed before. */
             assert_int_equal(report.save_error, 0);
-            assert_int_equal(compiled_count, compiled + 1);
-            assert_true(wasmcache_key_equal(&report.key, &compiled_keys[compiled]));
+            assert_int_equal(compile_calls, compiled + 1);
+            assert_true(wasmcache_key_equal(&report.key, &compiled_last));
         }
         if (wasmcache_key_equal(&report.key, &own[0]) ||
             wasmcache_key_equal(&report.key, &own[1])) {
@@ -818,7 +835,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(noexec_directory_serves_hits_from_bytes),
+        TEST(noexec_directory_serves_hits),
         TEST(without_proc_everything_works),
         TEST(few_descriptors_cost_no_entry),
         TEST(little_memory_costs_no_entry),
