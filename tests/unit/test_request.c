@@ -899,5 +899,5 @@ int main(void)
         TEST(each_is_answered_once_whatever_happens),
         TEST(threads_that_start_cancel_and_dispatch_meet),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, first_thread, NULL);
 }
