@@ -278,9 +278,8 @@ static void wake_is_called_for_each_result(void **state)
     options.submit = NULL;
     assert_int_equal(wasmcache_executor_new(&executor, &options), 0);
     for (int i = 0; i < 5; i++)
-        ask_get(&a[i], r, executor, "wasm", 0);
-    for (int i = 0; i < 5; i++)
-        wait_for(&host.woken, 5);
+        ask_contains(&a[i], r, executor, "wasm"); /* these never join */
+    wait_for(&host.woken, 5);
     assert_int_equal(wasmcache_executor_dispatch(executor), 5);
     assert_int_equal(host.woken, 5);
     wasmcache_executor_free(executor);
