@@ -8,7 +8,7 @@
 #   make check-headers, check-includes, check-symbols, check-style, check-install, check-fuzz
 #   make install [PREFIX=/usr/local] [DESTDIR=]   make format    make clean
 #
-# WASMTIME_ROOT=DIR  an engine of your own      WERROR=ON  warnings are errors      JOBS=N
+# WASMTIME_ROOT=DIR, WASMER_ROOT=DIR  engines of your own      WERROR=ON  warnings are errors      JOBS=N
 
 .DEFAULT_GOAL := build
 SHELL := /bin/sh
@@ -17,9 +17,9 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 WERROR ?= $(if $(CI),ON,OFF)
 
-# build,PRESET: configures and builds with the engine that is there, if any.
-build = root=$$(tools/engine-wasmtime --have) && \
-	cmake --preset $(1) -DWASMTIME_ROOT="$$root" -DWASMCACHE_WERROR=$(WERROR) >build/$(1).log || { cat build/$(1).log; exit 1; }; \
+# build,PRESET: configures and builds with the engines that are there, if any.
+build = wasmtime=$$(tools/engine-wasmtime --have) && wasmer=$$(tools/engine-wasmer --have) && \
+	cmake --preset $(1) -DWASMTIME_ROOT="$$wasmtime" -DWASMER_ROOT="$$wasmer" -DWASMCACHE_WERROR=$(WERROR) >build/$(1).log || { cat build/$(1).log; exit 1; }; \
 	cmake --build build/$(1) -j $(JOBS) $(if $(V),-v)
 # test,PRESET
 test = ctest --preset $(1) -j $(JOBS)
@@ -45,6 +45,7 @@ set-up-check:
 	@tools/deps check
 	@tools/engine-wasmtime >/dev/null
 	@. tools/versions; for v in $$WASMTIME_OLDER; do tools/engine-wasmtime $$v >/dev/null || exit 1; done
+	@tools/engine-wasmer >/dev/null || [ $$? -eq 3 ]
 	@tools/modules boolector sqlite >/dev/null || [ $$? -eq 3 ]
 
 check: set-up-check

@@ -15,6 +15,7 @@
     X(wasmtime_component_serialize)                                                                \
     X(wasmtime_component_deserialize)                                                              \
     X(wasmtime_component_deserialize_file)                                                         \
+    X(wasmtime_component_clone)                                                                    \
     X(wasmtime_component_delete)
 #else
 #define CLI_WASMTIME_COMPONENT_NAMES(X)
@@ -55,6 +56,7 @@
     X(wasmtime_linker_delete)                                                                      \
     X(wasmtime_linker_instantiate)                                                                 \
     X(wasmtime_linker_new)                                                                         \
+    X(wasmtime_module_clone)                                                                       \
     X(wasmtime_module_delete)                                                                      \
     X(wasmtime_module_deserialize)                                                                 \
     X(wasmtime_module_deserialize_file)                                                            \

@@ -14,7 +14,7 @@ if(Wasmtime_ROOT_DIR)
   get_filename_component(Wasmtime_ROOT_DIR "${Wasmtime_ROOT_DIR}" ABSOLUTE)
   if(NOT EXISTS "${Wasmtime_ROOT_DIR}/include/wasmtime.h")
     message(FATAL_ERROR "WASMTIME_ROOT is ${Wasmtime_ROOT_DIR}, but include/wasmtime.h is not in it. "
-      "Give the folder of Wasmtime's C API that has include/ and lib/, or leave it out to build the library alone.")
+      "Give the folder of Wasmtime's C API that has include/ and lib/, or leave it out to build without Wasmtime.")
   endif()
   set(Wasmtime_INCLUDE_DIR "${Wasmtime_ROOT_DIR}/include")
   foreach(candidate lib/libwasmtime.so lib64/libwasmtime.so lib/libwasmtime.dylib)

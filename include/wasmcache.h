@@ -234,8 +234,15 @@ enum {
                                    fsync). Default: a power cut may lose or tear new entries, and a
                                    torn one fails its digest */
     WASMCACHE_READ_ONLY = 2u,   /* never write, not even to remove a damaged entry */
-    WASMCACHE_REPRODUCIBLE = 4u /* entries carry no creation and compile time: the same input
-                                   gives the same bytes */
+    WASMCACHE_REPRODUCIBLE = 4u, /* entries carry no creation and compile time: the same input
+                                    gives the same bytes */
+    WASMCACHE_LEGACY = 8u        /* also load what Wasmer's own cache saved: modules without a
+                                    trailer, as they are or compressed with LZW. Nothing vouches for
+                                    such a file but its owner and its name, and a damaged one can end
+                                    the process, so ask for it only in a directory of that cache.
+                                    They are left as they are, and removed if they are nothing that
+                                    the engine loads. Only for engines that are attached without
+                                    settings, or with "" */
 };
 
 typedef struct wasmcache_options {
@@ -506,6 +513,13 @@ WASMCACHE_API int wasmcache_get(wasmcache_module **out, wasmcache_attachment *at
 
 /* The engine's own module (wasmtime_module_t *), borrowed: valid while a reference is held. */
 WASMCACHE_API void *wasmcache_module_native(const wasmcache_module *module);
+/*
+ * The engine's own module, as the caller's: to be deleted with the engine's own call. Gives back
+ * the caller's reference. If others hold the module too it is a clone, which not every engine has
+ * (stock Wasmer): NULL then, and the reference stays the caller's. NULL for NULL, and without
+ * memory.
+ */
+WASMCACHE_API void *wasmcache_module_into_native(wasmcache_module *module);
 /* One reference more; returns `module`. */
 WASMCACHE_API wasmcache_module *wasmcache_module_ref(wasmcache_module *module);
 /* One less; the last one deletes the engine's module. NULL is allowed. */

@@ -179,6 +179,16 @@ static inline void wasmcache_wasmtime_module_free(wasmcache_kind kind, void *mod
     WASMCACHE_WASMTIME_CALL(wasmtime_module_delete)((wasmtime_module_t *)module);
 }
 
+static inline void *wasmcache_wasmtime_module_clone(wasmcache_kind kind, void *module)
+{
+#if defined(WASMCACHE_WASMTIME_COMPONENTS)
+    if (kind == WASMCACHE_COMPONENT)
+        return WASMCACHE_WASMTIME_CALL(wasmtime_component_clone)((wasmtime_component_t *)module);
+#endif
+    (void)kind;
+    return WASMCACHE_WASMTIME_CALL(wasmtime_module_clone)((wasmtime_module_t *)module);
+}
+
 static inline void wasmcache_wasmtime_error_message(const void *error, char *out, size_t size)
 {
     wasm_name_t text = {0, NULL};
@@ -224,11 +234,13 @@ static inline const wasmcache_engine_table *wasmcache_wasmtime_table(void)
         wasmcache_wasmtime_error_message,
         wasmcache_wasmtime_error_free,
 #if defined(WASMTIME_FEATURE_COMPILER)
-        wasmcache_wasmtime_probe
+        wasmcache_wasmtime_probe,
 #else
-        NULL
+        NULL,
 #endif
-    };
+        0,
+        NULL,
+        wasmcache_wasmtime_module_clone};
     return &table;
 }
 

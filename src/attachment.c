@@ -217,6 +217,13 @@ int wc_attachment_is_shared(const wasmcache_attachment *attachment)
     return attachment->options.engine_id != NULL;
 }
 
+int wc_attachment_takes_legacy(const wasmcache_attachment *attachment)
+{
+    const char *settings = attachment->options.settings;
+    return attachment->cache && attachment->cache->store.flags & WASMCACHE_LEGACY &&
+           (!settings || !settings[0]);
+}
+
 static int word_valid(const char *word, size_t most)
 {
     size_t length = word ? strnlen(word, most + 1) : 0;
@@ -322,7 +329,7 @@ int wasmcache_attach(wasmcache_attachment **out, wasmcache *cache,
         rc = wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_attach_options, code_symbol),
                          "wasmcache_attach_options", &err);
     if (rc == 0)
-        rc = wc_sized_in(&t, sizeof(t), table, SIZE_0_1(wasmcache_engine_table, probe),
+        rc = wc_sized_in(&t, sizeof(t), table, SIZE_0_1(wasmcache_engine_table, module_clone),
                          "wasmcache_engine_table", &err);
     if (rc == 0)
         rc = check(&t, &o, &err);

@@ -54,6 +54,10 @@ const struct wc_identity *wc_attachment_identity(wasmcache_attachment *attachmen
 /* Did the embedder give the id? Then others save there too, and what does not match is theirs. */
 int wc_attachment_is_shared(const wasmcache_attachment *attachment);
 
+/* Does it take entries that have no trailer? Only where the cache was told to, and nothing else than
+ * the folder's name has to be known of them. */
+int wc_attachment_takes_legacy(const wasmcache_attachment *attachment);
+
 /* Probes again, as every miss does before it saves: EMISMATCH if the engine now makes other code
  * than before. EENGINE. */
 int wc_attachment_recheck(wasmcache_attachment *attachment, struct wc_error *err);

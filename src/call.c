@@ -135,8 +135,12 @@ int wc_call_count(wasmcache_module **out, struct wc_call *call, void *native, st
 
 struct wc_expect wc_call_expect(const struct wc_call *call, const wasmcache_key *key)
 {
-    const struct wc_expect expect = {call->kind, key, call->identity->engine_namespace,
-                                     call->identity->fingerprint,
-                                     wc_attachment_is_shared(call->attachment)};
+    const struct wc_expect expect = {.kind = call->kind,
+                                     .key = key,
+                                     .engine_namespace = call->identity->engine_namespace,
+                                     .fingerprint = call->identity->fingerprint,
+                                     .shared = wc_attachment_is_shared(call->attachment),
+                                     .legacy = call->kind == WASMCACHE_MODULE &&
+                                               wc_attachment_takes_legacy(call->attachment)};
     return expect;
 }

@@ -62,6 +62,14 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
 /* The same for a request: is there a cache, load, count. EOFF too. */
 int wc_load_counted(wasmcache_module **out, struct wc_call *call, const wasmcache_key *key,
                     struct wc_error *err);
+/* The same with a file that was opened: from the descriptor if the engine maps files, else from its
+ * bytes. EENGINE: the engine does not load it. EIO, ENOMEM: it was not asked. */
+int wc_engine_load(struct wc_call *call, const struct wc_entry_file *file, void **native,
+                   struct wc_error *err);
+/* legacy.c: an entry without a trailer. ECORRUPT: it is nothing that this engine loads. EENGINE,
+ * EIO, ENOMEM: it may be. */
+int wc_load_legacy(struct wc_call *call, const struct wc_entry_file *file, void **native,
+                   struct wc_error *err);
 /* load.c: as wasmcache_contains(), when the arguments were checked. */
 int wc_contains(struct wc_call *call, const wasmcache_key *key, struct wc_error *err);
 /* save.c: takes over the options, NULL for none. EMISUSE. */

@@ -57,6 +57,16 @@ int wasmcache_entry_path(char *out, size_t size, wasmcache *cache, const char *e
     return 0;
 }
 
+/* Whatever engine it is for. */
+static struct wc_expect expect_any(const wasmcache_key *key, const char *engine_namespace)
+{
+    struct wc_expect expect = {.key = key, .engine_namespace = engine_namespace};
+    /* An invalid name is misuse, which the caller is about to say. */
+    expect.shared =
+        wc_namespace_valid(engine_namespace) && wc_namespace_is_shared(engine_namespace);
+    return expect;
+}
+
 /* Fills *out from what opening the entry gave. */
 static void describe(wasmcache_entry *out, const struct wc_expect *expect,
                      const struct wc_entry_file *file, int rc, const struct wc_error *err)
@@ -97,7 +107,7 @@ static void check_in(wasmcache_entry *out, wasmcache *cache, const struct wc_fol
 int wasmcache_entry_check(wasmcache_entry *out, wasmcache *cache, const char *engine_namespace,
                           const wasmcache_key *key, unsigned flags)
 {
-    const struct wc_expect expect = {(wasmcache_kind)0, key, engine_namespace, NULL, 0};
+    const struct wc_expect expect = expect_any(key, engine_namespace);
     struct wc_folder folder;
     struct wc_error err;
     wasmcache_entry entry;
@@ -176,7 +186,7 @@ int wasmcache_remove(wasmcache *cache, const char *engine_namespace, const wasmc
 int wasmcache_remove_damaged(wasmcache *cache, const char *engine_namespace,
                              const wasmcache_key *key)
 {
-    const struct wc_expect expect = {(wasmcache_kind)0, key, engine_namespace, NULL, 0};
+    const struct wc_expect expect = expect_any(key, engine_namespace);
     struct wc_entry_file file;
     struct wc_folder folder;
     struct wc_error err;
@@ -324,8 +334,7 @@ int wasmcache_iterator_next(wasmcache_iterator *it, wasmcache_entry *out)
             continue;
         }
         if (wc_entry_name_parse(&key, name) == 0) {
-            const struct wc_expect expect = {(wasmcache_kind)0, &key, it->engine_namespace, NULL,
-                                             0};
+            const struct wc_expect expect = expect_any(&key, it->engine_namespace);
             check_in(&entry, it->cache, &it->folder, &expect, it->flags, &err);
             if (entry.state == WASMCACHE_REASON_NOT_FOUND)
                 continue; /* removed since it was listed */

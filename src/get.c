@@ -7,7 +7,7 @@
  *                             -> wc_store_open_folder           may it be trusted (gate.c)
  *                             -> wc_store_open_entry            open, judge, compare (store_dir.c)
  *                             -> wc_entry_file_verify           digest (store_dir.c)
- *                             -> engine_load                    the engine, on the same descriptor
+ *                             -> wc_engine_load                 the engine, on the same descriptor
  *
  * A request (request.c) goes the same way, and looks between the two who else wants that key.
  *

@@ -41,8 +41,8 @@ static int engine_load_bytes(struct wc_call *call, const struct wc_entry_file *f
     return rc;
 }
 
-static int engine_load(struct wc_call *call, const struct wc_entry_file *file, void **native,
-                       struct wc_error *err)
+int wc_engine_load(struct wc_call *call, const struct wc_entry_file *file, void **native,
+                   struct wc_error *err)
 {
     struct wc_error why;
     int rc;
@@ -83,12 +83,14 @@ static int load_from(struct wc_call *call, const struct wc_folder *folder,
     const wasmcache_attachment *a = call->attachment;
     const struct wc_expect expect = wc_call_expect(call, key);
     int rc = wc_store_open_entry(file, &a->cache->store, folder, &expect, err);
-    if (rc == 0)
+    if (rc == 0 && file->has_trailer)
         rc = wc_entry_file_verify(file, err);
     if (rc < 0)
         return rc;
     call->report.artifact_bytes = file->trailer.artifact_bytes;
-    rc = engine_load(call, file, native, err);
+    if (!file->has_trailer)
+        return wc_load_legacy(call, file, native, err);
+    rc = wc_engine_load(call, file, native, err);
     if (rc == 0 && file->trailer.wasm_bytes)
         call->report.wasm_bytes = file->trailer.wasm_bytes;
     return rc;

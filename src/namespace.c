@@ -54,6 +54,18 @@ int wc_namespace_valid(const char *name)
     return 1;
 }
 
+/* 16 upper-case hex digits and then `end`. */
+static int is_hex16(const char *text, char end)
+{
+    return strspn(text, "0123456789ABCDEF") == 16 && text[16] == end;
+}
+
+int wc_namespace_is_shared(const char *name)
+{
+    const char *version = strrchr(name, '-');
+    return version - name < 18 || version[-17] != '-' || !is_hex16(version - 16, '-');
+}
+
 void wc_namespace_make(char out[WC_NAMESPACE_SIZE], const char *id, uint32_t version)
 {
     snprintf(out, WC_NAMESPACE_SIZE, "%s-v%" PRIu32, id, version);
@@ -102,12 +114,6 @@ int wc_private_name(char out[WC_PRIVATE_NAME_SIZE], const char *of)
     return 0;
 }
 
-/* 16 upper-case hex digits and nothing behind them. */
-static int is_random(const char *text)
-{
-    return strlen(text) == 16 && strspn(text, "0123456789ABCDEF") == 16;
-}
-
 int wc_private_name_parse(char of[WC_ENTRY_NAME_SIZE], const char *name)
 {
     const char *dash;
@@ -116,12 +122,12 @@ int wc_private_name_parse(char of[WC_ENTRY_NAME_SIZE], const char *name)
 
     of[0] = '\0';
     if (strncmp(name, WC_TEMP_PREFIX, strlen(WC_TEMP_PREFIX)) == 0)
-        return is_random(name + strlen(WC_TEMP_PREFIX));
+        return is_hex16(name + strlen(WC_TEMP_PREFIX), '\0');
     if (strncmp(name, WC_OLD_PREFIX, strlen(WC_OLD_PREFIX)) != 0)
         return 0;
     name += strlen(WC_OLD_PREFIX);
     dash = strrchr(name, '-');
-    if (!dash || !is_random(dash + 1))
+    if (!dash || !is_hex16(dash + 1, '\0'))
         return 0;
     length = (size_t)(dash - name);
     if (length >= WC_ENTRY_NAME_SIZE)

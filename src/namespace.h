@@ -23,6 +23,10 @@ int wc_namespace_valid(const char *name);
 /* Makes the namespace of a valid id. */
 void wc_namespace_make(char out[WC_NAMESPACE_SIZE], const char *id, uint32_t version);
 
+/* Was the id of a valid namespace given by an embedder? Then other programs may keep files there
+ * too. One of ours ends with the fingerprint, 16 upper-case hex digits behind a dash. */
+int wc_namespace_is_shared(const char *name);
+
 /* The file name of a valid key. */
 void wc_entry_name(char out[WC_ENTRY_NAME_SIZE], const wasmcache_key *key);
 /* The key of a file name. -1: it is not an entry's name (only the upper-case form is one). */

@@ -44,9 +44,11 @@ enum verdict { ABSENT, SOUND, BAD };
  * *file. */
 static int judge(const struct target *t, struct wc_entry_file *file, struct wc_error *err)
 {
-    const struct wc_expect expect = {t->trailer->kind, &t->trailer->key,
-                                     t->trailer->engine_namespace, t->trailer->fingerprint,
-                                     (t->flags & WC_PUBLISH_LEAVE_FOREIGN) != 0};
+    const struct wc_expect expect = {.kind = t->trailer->kind,
+                                     .key = &t->trailer->key,
+                                     .engine_namespace = t->trailer->engine_namespace,
+                                     .fingerprint = t->trailer->fingerprint,
+                                     .shared = (t->flags & WC_PUBLISH_LEAVE_FOREIGN) != 0};
     const int replace = t->flags & WC_PUBLISH_REPLACE;
     int rc = wc_store_open_entry(file, t->store, &t->folder, &expect, err);
     if (rc == 0 && !replace)

@@ -1,9 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "call.h"
 #include "publish.h"
+
+/* What the folder's name says of the artifacts in it has to be so, as far as it can be told. */
+static int has_our_version(const struct wc_call *call, const wasmcache_artifact *artifact)
+{
+    const wasmcache_engine_table *table = &call->attachment->table;
+    uint32_t version;
+    return !table->artifact_version ||
+           (table->artifact_version(artifact->data, artifact->size, &version) == 0 &&
+            version == call->identity->artifact_version);
+}
 
 static int serialize(struct wc_call *call, void *native, wasmcache_artifact *out,
                      struct wc_error *err)
@@ -14,11 +25,13 @@ static int serialize(struct wc_call *call, void *native, wasmcache_artifact *out
         return wc_fail(err, WASMCACHE_EENGINE, 0, NULL, NULL, "The engine cannot serialize");
     if (a->table.serialize(a->engine, call->kind, native, out, &error))
         return wc_engine_failure(a, error, "serialize", err);
-    if (out->size)
+    if (out->size && has_our_version(call, out))
         return 0;
     a->table.artifact_free(out);
     return wc_fail(err, WASMCACHE_EENGINE, 0, "serialize", NULL,
-                   "The engine serialized a module to nothing");
+                   "The engine serialized a module to nothing, or to an artifact of another version "
+                   "than %" PRIu32,
+                   call->identity->artifact_version);
 }
 
 /* How much of what the engine serialized is the artifact. A module that was mapped from an entry

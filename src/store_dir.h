@@ -50,6 +50,7 @@ struct wc_expect {
     const uint8_t *fingerprint; /* NULL: any */
     int shared; /* other programs save here too: what has no trailer of ours is theirs (EMISMATCH)
                  */
+    int legacy; /* what has no trailer of ours is an old entry, and taken: 0 without has_trailer */
 };
 
 /* An entry that is open. Made by open_entry, also partly where that fails: close it always. */
@@ -58,7 +59,8 @@ struct wc_entry_file {
     char name[WC_ENTRY_NAME_SIZE];
     char path[WC_PATH_SIZE]; /* for messages */
     struct wc_os_stat st;
-    struct wc_trailer trailer; /* valid if open_entry returned 0 or EMISMATCH with has_trailer */
+    struct wc_trailer trailer; /* valid if open_entry returned 0 or EMISMATCH with has_trailer; of
+                                  an old entry only artifact_bytes, which is all of the file */
     int has_trailer;
 };
 

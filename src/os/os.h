@@ -100,6 +100,9 @@ int wc_os_is_noexec(int fd);
 /* Maps the first `size` (> 0) bytes for reading. */
 int wc_os_map(int fd, size_t size, const void **out);
 void wc_os_unmap(const void *bytes, size_t size);
+/* 1 if this process can have no descriptor more, or not three times `size` of memory: what a loader
+ * that was handed so much may have missed. Asks by trying, `fd` for the descriptor. */
+int wc_os_is_short(int fd, size_t size);
 
 /* ---- names ---- */
 

@@ -320,6 +320,21 @@ void wc_os_unmap(const void *bytes, size_t size)
         munmap((void *)(uintptr_t)bytes, size);
 }
 
+int wc_os_is_short(int fd, size_t size)
+{
+    const size_t room = size > SIZE_MAX / 3 ? size : 3 * size;
+    int descriptor = wc_os_dup(fd);
+    void *memory;
+    if (descriptor < 0)
+        return 1;
+    wc_os_close(descriptor);
+    memory = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return 1;
+    munmap(memory, room);
+    return 0;
+}
+
 /* ---- process ---- */
 
 uint32_t wc_os_euid(void)

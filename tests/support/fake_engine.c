@@ -289,6 +289,18 @@ static int fake_probe(void *self, wasmcache_artifact *out, void **error)
     return 0;
 }
 
+static void *fake_module_clone(wasmcache_kind kind, void *module)
+{
+    const struct fake_module *from = module;
+    struct fake_module *m;
+    if (from->kind != kind)
+        abort();
+    m = fake_module_new(from->engine, kind, from->wasm, from->length);
+    m->configuration = from->configuration;
+    m->loaded = from->loaded;
+    return m;
+}
+
 /* ---- its life ---- */
 
 void fake_engine_init(struct fake_engine *engine, unsigned configuration)
@@ -298,6 +310,7 @@ void fake_engine_init(struct fake_engine *engine, unsigned configuration)
         fake_compile,          fake_serialize,   fake_artifact_free,
         fake_deserialize_file, fake_deserialize, fake_module_free,
         fake_error_message,    fake_error_free,  fake_probe,
+        0,                     NULL,             fake_module_clone,
     };
     memset(engine, 0, sizeof(*engine));
     engine->table = table;

@@ -632,7 +632,8 @@ static void the_engines_own_error_comes_out(void **state)
     assert_int_equal(r->engine.live_errors, 1);
     r->engine.table.error_message(error, text, sizeof(text));
     assert_non_null(strstr(text, "told to fail: compile"));
-    assert_non_null(strstr(wasmcache_last_error()->message, "told to fail: compile"));
+    assert_int_equal(wasmcache_last_error()->error, WASMCACHE_EENGINE);
+    assert_non_null(strstr(wasmcache_last_error()->message, "its own error"));
     r->engine.table.error_free(error);
 
     /* An engine that gives no error object. */

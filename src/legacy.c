@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Entries that Wasmer's own cache saved: the artifact and nothing else, or, long ago, that
+ * compressed. Nothing in such a file says whether it is whole, so what can be seen is looked at
+ * before the engine gets it: that it begins as an artifact of this version does.
+ *
+ * What is nothing that the engine loads is ECORRUPT, and wc_load() then removes it as it does a
+ * damaged entry. An engine gives no reason that can be told apart: where it refuses what looks
+ * right, and the process is short of what it may have needed, the file stays.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "call.h"
+#include "legacy_lzw.h"
+
+/* No artifact has more than this; a stream of LZW of that file's size could claim 2,500 times as
+ * much. */
+#define OUTPUT_MAX ((size_t)1 << 30)
+
+enum form { ARTIFACT, OTHER_VERSION, UNKNOWN };
+
+static enum form form_of(const struct wc_call *call, const uint8_t *bytes, size_t size)
+{
+    const wasmcache_attachment *a = call->attachment;
+    uint32_t version;
+    if (!a->table.artifact_version || a->table.artifact_version(bytes, size, &version))
+        return UNKNOWN;
+    return version == call->identity->artifact_version ? ARTIFACT : OTHER_VERSION;
+}
+
+static int useless(const struct wc_entry_file *file, const char *why, struct wc_error *err)
+{
+    return wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, file->path,
+                   "%s is no old entry that can be loaded: %s", file->path, why);
+}
+
+/* The engine refused `size` bytes: is it the file's fault? */
+static int judge_refusal(const struct wc_entry_file *file, size_t size, struct wc_error *err)
+{
+    char why[sizeof(err->message)];
+    if (wc_os_is_short(file->fd, size))
+        return WASMCACHE_EENGINE;
+    memcpy(why, err->message, sizeof(why));
+    return useless(file, why, err);
+}
+
+static int load_plain(struct wc_call *call, const struct wc_entry_file *file, void **native,
+                      struct wc_error *err)
+{
+    int rc = wc_engine_load(call, file, native, err);
+    return rc == WASMCACHE_EENGINE ? judge_refusal(file, (size_t)file->st.size, err) : rc;
+}
+
+static int load_compressed(struct wc_call *call, const struct wc_entry_file *file,
+                           const uint8_t *bytes, void **native, struct wc_error *err)
+{
+    const wasmcache_attachment *a = call->attachment;
+    const size_t size = (size_t)file->st.size;
+    void *error = NULL;
+    uint8_t *artifact;
+    size_t length;
+    int rc = 0;
+
+    if (wc_lzw_length(&length, bytes, size, OUTPUT_MAX) < 0 || !length)
+        return useless(file, "neither an artifact nor one that was compressed", err);
+    artifact = malloc(length);
+    if (!artifact)
+        return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", file->path,
+                       "No memory to decompress %s", file->path);
+    wc_lzw_decode(artifact, length, bytes, size);
+    if (a->table.artifact_version && form_of(call, artifact, length) != ARTIFACT)
+        rc = useless(file, "what was compressed is no artifact of this version", err);
+    else if (a->table.deserialize(a->engine, call->kind, artifact, length, native, &error))
+        rc = wc_engine_failure(a, error, "deserialize", err);
+    free(artifact);
+    if (rc == 0)
+        call->report.artifact_bytes = length;
+    return rc == WASMCACHE_EENGINE ? judge_refusal(file, length, err) : rc;
+}
+
+int wc_load_legacy(struct wc_call *call, const struct wc_entry_file *file, void **native,
+                   struct wc_error *err)
+{
+    const int told = call->attachment->table.artifact_version != NULL;
+    const size_t size = (size_t)file->st.size;
+    const void *bytes;
+    enum form form;
+    int rc;
+
+    if (!size)
+        return useless(file, "it is empty", err);
+    rc = wc_os_map(file->fd, size, &bytes);
+    if (rc < 0)
+        return wc_fail(err, wc_error_of_errno(rc), rc, "mmap", file->path, "Cannot map %s",
+                       file->path);
+    form = form_of(call, bytes, size);
+    if (form == OTHER_VERSION)
+        rc = useless(file, "it is an artifact of another version", err);
+    else if (form == ARTIFACT)
+        rc = load_plain(call, file, native, err);
+    else
+        /* An engine whose artifacts cannot be told by their first bytes is asked. */
+        rc = told ? WASMCACHE_ECORRUPT : load_plain(call, file, native, err);
+    if (rc == WASMCACHE_ECORRUPT && form == UNKNOWN)
+        rc = load_compressed(call, file, bytes, native, err);
+    wc_os_unmap(bytes, size);
+    return rc;
+}
