@@ -118,11 +118,13 @@ static void threads_block_all_signals_and_the_hosts_mask_stays(void **state)
 {
     struct rig *r = *state;
     wasmcache_executor *executor = executor_with(1, WASMCACHE_EXECUTOR_ON_WORKER);
-    sigset_t before, after;
+    sigset_t before, after, own;
     struct asked a;
     asked_init(&a, r, "wasm");
     a.then = look_at_mask;
-    pthread_sigmask(SIG_SETMASK, NULL, &before);
+    sigemptyset(&before);
+    sigaddset(&before, SIGUSR2);
+    pthread_sigmask(SIG_SETMASK, &before, &own);
     {
         const wasmcache_source source = wasmcache_source_bytes("wasm", 4);
         assert_int_equal(wasmcache_request_get(NULL, executor, r->wc, WASMCACHE_MODULE, &source,
@@ -130,7 +132,7 @@ static void threads_block_all_signals_and_the_hosts_mask_stays(void **state)
                          0);
     }
     assert_int_equal(wasmcache_executor_wait(executor, -1), 0);
-    pthread_sigmask(SIG_SETMASK, NULL, &after);
+    pthread_sigmask(SIG_SETMASK, &own, &after);
     for (int i = 1; i < SIGRTMAX; i++) {
         assert_int_equal(sigismember(&before, i), sigismember(&after, i));
         /* glibc keeps 32 and 33 for itself. */
@@ -187,6 +189,26 @@ static void a_pipe_tells_it_too(void **state)
     assert_int_equal(scratch_descriptors(), descriptors + 2);
     wasmcache_executor_free(executor);
     assert_int_equal(scratch_descriptors(), descriptors);
+}
+
+static void a_bell_that_rang_often_is_hushed_at_once(void **state)
+{
+    (void)state;
+    for (unsigned lacking = 0; lacking <= WC_OS_NO_EVENTFD; lacking += WC_OS_NO_EVENTFD) {
+        struct wc_os_bell bell = WC_OS_BELL_INIT;
+        wc_os_lacking = lacking;
+        assert_int_equal(wc_os_bell_open(&bell), 0);
+        assert_int_equal(bell.fd == bell.ring_fd, !lacking);
+        assert_false(readable(bell.fd));
+        wc_os_bell_hush(&bell);
+        for (int i = 0; i < 100000; i++) /* more than a pipe holds */
+            wc_os_bell_ring(&bell);
+        assert_true(readable(bell.fd));
+        wc_os_bell_hush(&bell);
+        assert_false(readable(bell.fd));
+        wc_os_bell_close(&bell);
+        wc_os_bell_close(&bell);
+    }
 }
 
 /* ---- dispatch, wait, wake ---- */
@@ -502,6 +524,7 @@ int main(void)
         TEST(threads_block_all_signals_and_the_hosts_mask_stays),
         TEST(an_eventfd_tells_when_to_dispatch),
         TEST(a_pipe_tells_it_too),
+        TEST(a_bell_that_rang_often_is_hushed_at_once),
         TEST(a_dispatch_ends_with_what_was_done_when_it_began),
         TEST(callbacks_come_in_the_order_of_the_results),
         GATED(wait_says_whether_there_is_something),
