@@ -57,7 +57,7 @@ uint8_t *lzw_encode(size_t *out_size, const void *bytes, size_t size)
             if (e.next > 1u << e.width && e.width < 12)
                 e.width++;
             string = in[i];
-            if (e.next == CODES) {
+            if (e.next > CODES) { /* the last one is never written */
                 put(&e, CLEAR);
                 clear(&e);
             }
