@@ -68,8 +68,8 @@ check-fuzz:
 	@mkdir -p build
 	@CC=clang cmake -S . -B build/fuzz -DWASMCACHE_FUZZ=ON -DWASMCACHE_WERROR=$(WERROR) -DWASMCACHE_TOOL=OFF -DWASMTIME_ROOT= \
 		>build/fuzz.log || { cat build/fuzz.log; exit 1; }
-	@cmake --build build/fuzz -j $(JOBS) --target fuzz_trailer fuzz_namespace wasmcache $(if $(V),-v)
-	@for t in trailer namespace; do \
+	@cmake --build build/fuzz -j $(JOBS) --target fuzz_trailer fuzz_namespace fuzz_lzw wasmcache $(if $(V),-v)
+	@for t in trailer namespace lzw; do \
 		mkdir -p build/fuzz/new-$$t && \
 		build/fuzz/tests/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ \
 			build/fuzz/new-$$t tests/fuzz/corpus/$$t >build/fuzz/$$t.log 2>&1 || { tail -40 build/fuzz/$$t.log; exit 1; }; \

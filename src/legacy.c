@@ -66,10 +66,12 @@ static int load_compressed(struct wc_call *call, const struct wc_entry_file *fil
         return useless(file, "neither an artifact nor one that was compressed", err);
     artifact = malloc(length);
     if (!artifact)
-        return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", file->path,
-                       "No memory to decompress %s", file->path);
-    wc_lzw_decode(artifact, length, bytes, size);
-    if (a->table.artifact_version && form_of(call, artifact, length) != ARTIFACT)
+        return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", file->path, "No memory to decompress %s",
+                       file->path);
+    if (wc_lzw_decode(artifact, length, bytes, size) < 0)
+        rc = wc_fail(err, WASMCACHE_EBUSY, 0, NULL, file->path, "%s changed while it was read",
+                     file->path);
+    else if (a->table.artifact_version && form_of(call, artifact, length) != ARTIFACT)
         rc = useless(file, "what was compressed is no artifact of this version", err);
     else if (a->table.deserialize(a->engine, call->kind, artifact, length, native, &error))
         rc = wc_engine_failure(a, error, "deserialize", err);
