@@ -47,6 +47,7 @@ set-up-check:
 	@. tools/versions; for v in $$WASMTIME_OLDER; do tools/engine-wasmtime $$v >/dev/null || exit 1; done
 	@tools/engine-wasmer >/dev/null || [ $$? -eq 3 ]
 	@tools/modules boolector sqlite >/dev/null || [ $$? -eq 3 ]
+	@tools/rust-program weezl >/dev/null || [ $$? -eq 3 ]
 
 check: set-up-check
 	@$(MAKE) build
