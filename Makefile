@@ -5,6 +5,7 @@
 #   make run        from nothing: packages, engine, modules, build; then compile, hit, and a solver run from the cache
 #   make check      every test                    make check-large    what takes php, esbuild and yosys: minutes
 #   make check-asan, check-tsan                   the tests under sanitizers
+#   make interop    one directory for Wasmer's own Rust cache and ours; what it needs is built once: some twenty minutes
 #   make check-headers, check-includes, check-symbols, check-style, check-install, check-fuzz
 #   make install [PREFIX=/usr/local] [DESTDIR=]   make format    make clean
 #
@@ -24,7 +25,7 @@ build = wasmtime=$$(tools/engine-wasmtime --have) && wasmer=$$(tools/engine-wasm
 # test,PRESET
 test = ctest --preset $(1) -j $(JOBS)
 
-.PHONY: build run check check-large check-asan check-tsan check-headers check-includes check-symbols check-style \
+.PHONY: build run check check-large check-asan check-tsan interop check-headers check-includes check-symbols check-style \
 	check-install check-fuzz install format clean set-up-check set-up-run
 
 build:
@@ -62,6 +63,15 @@ check-asan check-tsan: check-%: set-up-check
 	@mkdir -p build
 	@$(call build,$*)
 	@$(call test,$*)
+
+# Exit status 3 of the tools and 77 of the script: there is no cargo. That is said, and no failure.
+interop:
+	@tools/deps check
+	@tools/modules sqlite >/dev/null || [ $$? -eq 3 ]
+	@tools/engine-wasmer >/dev/null || [ $$? -eq 3 ]
+	@tools/rust-program interop >/dev/null || [ $$? -eq 3 ]
+	@$(MAKE) build
+	@WASMCACHE_SOURCE_DIR="$(CURDIR)" WASMCACHE_BINARY_DIR="$(CURDIR)/build/release" tests/interop/run.sh || [ $$? -eq 77 ]
 
 # The fuzz targets, each for FUZZ_SECONDS: what clang says of the sources, and a look beyond the corpus.
 FUZZ_SECONDS ?= 10
