@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <dlfcn.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "engine_wasmer.h"
@@ -48,7 +49,7 @@ static int load(void *library, const char *path)
          */
         memcpy((char *)&cli_wasmer + names[i].offset, &symbol, sizeof(symbol));
     }
-    cli_wasmer.path = path;
+    snprintf(cli_wasmer.path, sizeof(cli_wasmer.path), "%s", path);
     cli_wasmer.has_wasi = cli_wasmer.wasi_config_arg && cli_wasmer.wasi_config_env &&
                           cli_wasmer.wasi_config_mapdir && cli_wasmer.wasi_config_new &&
                           cli_wasmer.wasi_env_delete && cli_wasmer.wasi_env_initialize_instance &&

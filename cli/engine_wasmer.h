@@ -93,8 +93,8 @@ bool wasi_get_imports(const wasm_store_t *store, struct wasi_env_t *wasi_env,
 struct cli_wasmer {
     CLI_WASMER_NAMES(CLI_WASMER_POINTER)
     CLI_WASMER_OPTIONAL_NAMES(CLI_WASMER_POINTER)
-    bool has_wasi;    /* all of the functions above for it */
-    const char *path; /* of the library, for messages */
+    bool has_wasi;   /* all of the functions above for it */
+    char path[4096]; /* of the library, for messages */
 };
 
 /* Filled by load; constant from then on, for all threads. */
