@@ -3,6 +3,7 @@
 #
 #   make            build build/release: the library, and the tool if an engine is there already
 #   make run        from nothing: packages, engine, modules, build; then compile, hit, and a solver run from the cache
+#   make wasmer     builds Wasmer from source, once: some seven to twelve minutes; what is built after that has it too
 #   make check      every test                    make check-large    what takes php, esbuild and yosys: minutes
 #   make check-asan, check-tsan                   the tests under sanitizers
 #   make interop    one directory for Wasmer's own Rust cache and ours; what it needs is built once: some twenty minutes
@@ -25,7 +26,7 @@ build = wasmtime=$$(tools/engine-wasmtime --have) && wasmer=$$(tools/engine-wasm
 # test,PRESET
 test = ctest --preset $(1) -j $(JOBS)
 
-.PHONY: build run check check-large check-asan check-tsan interop check-headers check-includes check-symbols check-style \
+.PHONY: build run wasmer check check-large check-asan check-tsan interop check-headers check-includes check-symbols check-style \
 	check-install check-fuzz install format clean set-up-check set-up-run
 
 build:
@@ -34,13 +35,16 @@ build:
 
 set-up-run:
 	@tools/deps build
-	@tools/engine-wasmtime >/dev/null
+	@tools/engine-wasmtime >/dev/null || [ -n "$$(tools/engine-wasmer --have)" ] # one engine is enough
 	@tools/modules boolector >/dev/null
 	@tools/modules sqlite >/dev/null || true # one more to see; the demo does without
 
 run: set-up-run
 	@$(MAKE) build
 	@tools/demo build/release/cli/wasmcache
+
+wasmer:
+	@tools/engine-wasmer
 
 set-up-check:
 	@tools/deps check
