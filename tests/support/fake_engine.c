@@ -306,11 +306,21 @@ static void *fake_module_clone(wasmcache_kind kind, void *module)
 void fake_engine_init(struct fake_engine *engine, unsigned configuration)
 {
     const wasmcache_engine_table table = {
-        sizeof(table),         "fake",           6,
-        fake_compile,          fake_serialize,   fake_artifact_free,
-        fake_deserialize_file, fake_deserialize, fake_module_free,
-        fake_error_message,    fake_error_free,  fake_probe,
-        0,                     NULL,             fake_module_clone,
+        sizeof(table),
+        "fake",
+        6,
+        fake_compile,
+        fake_serialize,
+        fake_artifact_free,
+        fake_deserialize_file,
+        fake_deserialize,
+        fake_module_free,
+        fake_error_message,
+        fake_error_free,
+        fake_probe,
+        0,
+        NULL,
+        fake_module_clone,
     };
     memset(engine, 0, sizeof(*engine));
     engine->table = table;
