@@ -148,7 +148,7 @@ int cli_cache_open(struct cli *cli, wasmcache **out, enum cli_cache_use use)
         return CLI_OK;
     dir = cli_cache_dir(cli);
     options.dir = dir;
-    options.flags = cli->durable ? WASMCACHE_DURABLE : 0;
+    options.flags = (cli->durable ? WASMCACHE_DURABLE : 0u) | (cli->legacy ? WASMCACHE_LEGACY : 0u);
     /* Events would only repeat what is to be shown. */
     options.on_event = use == CLI_CACHE_SHOW ? NULL : on_event;
     if (wasmcache_open(out, &options)) {
@@ -329,10 +329,15 @@ static json_t *json_time(uint64_t seconds)
     return json_string(text);
 }
 
+bool cli_entry_known(const wasmcache_entry *entry)
+{
+    return entry->state == WASMCACHE_REASON_NONE ||
+           (entry->state == WASMCACHE_REASON_MISMATCHED && entry->artifact_bytes);
+}
+
 json_t *cli_json_entry(wasmcache *cache, const wasmcache_entry *entry)
 {
-    bool known =
-        entry->state == WASMCACHE_REASON_NONE || entry->state == WASMCACHE_REASON_MISMATCHED;
+    bool known = cli_entry_known(entry);
     char *path = cli_entry_path(cache, entry->engine_namespace, &entry->key);
     char fingerprint[CLI_TEXT_SIZE];
     json_t *object;

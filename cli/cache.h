@@ -60,6 +60,8 @@ int cli_key_find(wasmcache_key *out, const char *operand, const struct cli_entri
 
 /* The path of an entry, to be freed; NULL if it has none. */
 char *cli_entry_path(wasmcache *cache, const char *engine_namespace, const wasmcache_key *key);
+/* Whether the end of the file says what it is; that of another cache's has no such end. */
+bool cli_entry_known(const wasmcache_entry *entry);
 /* What the tool says about an entry in JSON: key, namespace, path, kind, state, sizes, times. */
 json_t *cli_json_entry(wasmcache *cache, const wasmcache_entry *entry);
 

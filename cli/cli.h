@@ -21,10 +21,12 @@ struct cli {
     const char *cache_dir; /* NULL: the environment decides */
     const char *engine;    /* NULL: the environment decides */
     const char *settings;  /* NULL: none */
+    const char *engine_id; /* NULL: the engine's own */
     bool json;
     bool quiet;
     bool verbose;
     bool durable;
+    bool legacy; /* entries of Wasmer's own cache too */
 };
 
 struct cli_command {

@@ -29,6 +29,7 @@ struct result {
 /* Shared by the threads. Constant but for `next`, `finished` and each thread's own results. */
 struct job {
     const struct cli *cli;
+    const struct cli_engine_type *type;
     wasmcache *cache;
     wasmcache_attachment *attachment;
     wasmcache_attachment_info info;
@@ -95,8 +96,15 @@ static void compile(const struct job *job, size_t index)
     get.flags = job->flags;
     cli_save_error_clear();
     if (wasmcache_get(&module, job->attachment, kind, &source, &get, &result->report)) {
-        result->error = strdup(cli_last_message());
-        cli_error("cannot compile %s: %s", file, cli_last_message());
+        char text[1024];
+
+        if (kind == WASMCACHE_COMPONENT && !job->type->components)
+            snprintf(text, sizeof(text), "it is a component, and %s has modules only",
+                     job->type->title);
+        else
+            snprintf(text, sizeof(text), "%s", cli_last_message());
+        result->error = strdup(text);
+        cli_error("cannot compile %s: %s", file, text);
     } else if (result->report.outcome == WASMCACHE_COMPILED && result->report.save_error &&
                result->report.reason != WASMCACHE_REASON_CACHE_OFF &&
                result->report.reason != WASMCACHE_REASON_UNATTACHED) {
@@ -181,12 +189,16 @@ static int compile_files(struct cli *cli, struct job *job, size_t jobs)
 
     if (status)
         return status;
+    job->type = engine.type;
     status = cli_cache_open(cli, &job->cache, CLI_CACHE_MODULES);
     if (status)
         goto close_engine;
-    job->attachment = cli_engine_attach(&engine, job->cache, cli->settings);
+    status = cli_engine_attach(&job->attachment, &engine, job->cache, cli);
+    if (status)
+        goto close_cache;
     job->results = calloc(job->files->count, sizeof(*job->results));
-    if (!job->attachment || !job->results) {
+    if (!job->results) {
+        cli_error("no memory");
         status = CLI_FAILED;
         goto close_cache;
     }

@@ -21,8 +21,7 @@ static void print_entry(wasmcache *cache, const wasmcache_entry *entry)
 {
     char text[CLI_TEXT_SIZE];
     char *path = cli_entry_path(cache, entry->engine_namespace, &entry->key);
-    bool known =
-        entry->state == WASMCACHE_REASON_NONE || entry->state == WASMCACHE_REASON_MISMATCHED;
+    bool known = cli_entry_known(entry);
 
     cli_print("%-12s %s\n", "key", cli_text_key(text, &entry->key, false));
     cli_print("%-12s %s\n", "namespace", entry->engine_namespace);

@@ -21,8 +21,7 @@ static struct cli_table *new_table(bool terminal)
 
 static void add_row(struct cli_table *table, const wasmcache_entry *entry, bool brief)
 {
-    bool known =
-        entry->state == WASMCACHE_REASON_NONE || entry->state == WASMCACHE_REASON_MISMATCHED;
+    bool known = cli_entry_known(entry);
     char text[5][CLI_TEXT_SIZE];
     const char *cells[COLUMNS];
 

@@ -186,10 +186,10 @@ static int run_request(struct cli *cli, struct request *request)
         status = check_dirs(cli, request, cache);
     if (!status)
         status = cli_engine_open(&engine, cli);
-    if (!status) {
-        attachment = cli_engine_attach(&engine, cache, cli->settings);
-        status = attachment ? run_module(&engine, attachment, request) : CLI_FAILED;
-    }
+    if (!status)
+        status = cli_engine_attach(&attachment, &engine, cache, cli);
+    if (!status)
+        status = run_module(&engine, attachment, request);
     wasmcache_detach(attachment);
     cli_engine_close(&engine);
     wasmcache_close(cache);

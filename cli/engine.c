@@ -11,9 +11,16 @@
 #include "cache.h"
 #include "output.h"
 
-static const struct cli_engine_type *const types[] = {&cli_engine_wasmtime};
+const struct cli_engine_type *const cli_engine_types[] = {
+#ifdef CLI_HAS_WASMTIME
+    &cli_engine_wasmtime,
+#endif
+#ifdef CLI_HAS_WASMER
+    &cli_engine_wasmer,
+#endif
+    NULL};
 
-enum { TYPES = sizeof(types) / sizeof(types[0]), PATH_ROOM = 4096 };
+enum { PATH_ROOM = 4096 };
 
 static void *load(const char *path)
 {
@@ -30,12 +37,11 @@ static const char *load_error(void)
 /* Which engine a library is, by a function that only that engine has. */
 static const struct cli_engine_type *recognize(void *library)
 {
-    size_t i;
+    const struct cli_engine_type *const *type = cli_engine_types;
 
-    for (i = 0; i < TYPES; i++)
-        if (dlsym(library, types[i]->marker))
-            return types[i];
-    return NULL;
+    while (*type && !dlsym(library, (*type)->marker))
+        type++;
+    return *type;
 }
 
 static int start(struct cli_engine *out, const struct cli_engine_type *type, void *library,
@@ -73,7 +79,9 @@ static int open_path(struct cli_engine *out, const char *path, const char *from)
     }
     type = recognize(library);
     if (!type) {
-        cli_error("cannot use %s: it is no engine that this tool knows (wasmtime)", path);
+        cli_error("cannot use %s: it is no engine that this tool was built with (" CLI_ENGINE_NAMES
+                  ")",
+                  path);
         return CLI_FAILED;
     }
     return start(out, type, library, path);
@@ -117,7 +125,7 @@ int cli_engine_open(struct cli_engine *out, const struct cli *cli)
 {
     const char *name = cli->engine;
     const char *from = "--engine";
-    size_t i;
+    const struct cli_engine_type *const *type;
 
     memset(out, 0, sizeof(*out));
     if (!name) {
@@ -125,31 +133,43 @@ int cli_engine_open(struct cli_engine *out, const struct cli *cli)
         from = "$WASMCACHE_ENGINE";
     }
     if (!name)
-        return open_type(out, types[0]);
+        return open_type(out, cli_engine_types[0]);
     if (strchr(name, '/'))
         return open_path(out, name, from);
-    for (i = 0; i < TYPES; i++)
-        if (!strcmp(name, types[i]->name))
-            return open_type(out, types[i]);
-    cli_error("%s: there is no engine \"%s\"; give \"wasmtime\", or the path of its library with a "
-              "slash in it",
+    for (type = cli_engine_types; *type; type++)
+        if (!strcmp(name, (*type)->name))
+            return open_type(out, *type);
+    cli_error("%s: this tool was built without an engine \"%s\"; there is: " CLI_ENGINE_NAMES
+              ". Give one of these, or the path of its library with a slash in it",
               from, name);
     return CLI_USAGE;
 }
 
-wasmcache_attachment *cli_engine_attach(const struct cli_engine *engine, wasmcache *cache,
-                                        const char *settings)
+int cli_engine_attach(wasmcache_attachment **out, const struct cli_engine *engine, wasmcache *cache,
+                      const struct cli *cli)
 {
-    wasmcache_attachment *attachment = engine->type->attach(cache, engine->native, settings);
+    wasmcache_attach_options options = WASMCACHE_ATTACH_OPTIONS_INIT;
     wasmcache_attachment_info info = WASMCACHE_ATTACHMENT_INFO_INIT;
 
-    if (!attachment) {
-        cli_error("cannot attach %s to the cache: %s", engine->type->title, cli_last_message());
-        return NULL;
+    options.settings = cli->settings;
+    options.engine_id = cli->engine_id;
+    *out = engine->type->attach(cache, engine->native, &options);
+    if (!*out) {
+        bool misuse = wasmcache_last_error()->error == WASMCACHE_EMISUSE;
+
+        /* Nothing else of what is given here can be wrong. */
+        if (misuse && cli->engine_id)
+            cli_error(
+                "--engine-id: \"%s\" is no engine id: they begin with a letter or a digit, go "
+                "on with those and . _ + -, and have no \"..\"",
+                cli->engine_id);
+        else
+            cli_error("cannot attach %s to the cache: %s", engine->type->title, cli_last_message());
+        return misuse ? CLI_USAGE : CLI_FAILED;
     }
-    if (cache && !wasmcache_attachment_status(attachment, &info) && info.error)
+    if (cache && !wasmcache_attachment_status(*out, &info) && info.error)
         cli_warn("%s runs uncached: %s", engine->type->title, info.message);
-    return attachment;
+    return CLI_OK;
 }
 
 void cli_engine_close(struct cli_engine *engine)

@@ -4,11 +4,12 @@
 
 /*
  * Engines, loaded when the tool runs. Each engine is one struct cli_engine_type in a file of its
- * own (engine_wasmtime.c) and a line in engine.c; commands know only this header.
+ * own (engine_wasmtime.c, engine_wasmer.c), compiled where that engine's headers are there;
+ * commands know only this header.
  *
  *     struct cli_engine engine;
  *     if (cli_engine_open(&engine, cli) == CLI_OK) {
- *         attachment = cli_engine_attach(&engine, cache, settings);
+ *         cli_engine_attach(&attachment, &engine, cache, cli);
  *         ... wasmcache_get(&module, attachment, ...) ...
  *         engine.type->run(engine.native, wasmcache_module_native(module), &program);
  *         ... release, detach ...
@@ -23,27 +24,10 @@
 #include <stddef.h>
 
 #include <wasmcache.h>
+#include <wasmcache_engine.h>
 
 #include "cli.h"
-
-/* A directory of the host that the program may use, by another name. */
-struct cli_preopen {
-    const char *host;
-    const char *guest;
-    int fd; /* of the very directory that was checked */
-};
-
-/* What a program gets to see. */
-struct cli_program {
-    const char *file; /* for messages */
-    int argc;
-    const char **argv; /* [0] is the program's own name */
-    size_t env_count;
-    const char **env_names;
-    const char **env_values;
-    size_t dir_count;
-    const struct cli_preopen *dirs;
-};
+#include "program.h"
 
 struct cli_engine_type {
     const char *name;         /* for --engine */
@@ -52,6 +36,7 @@ struct cli_engine_type {
     const char *library;      /* file name */
     const char *root;         /* environment variable: the library is in lib/ below it */
     const char *default_path; /* where it was when the tool was built, NULL: nowhere */
+    bool components;          /* has it components, too */
     const char *marker;       /* a symbol by which a library is known to be this engine */
 
     /* Takes the functions from a library of dlopen's. Returns CLI_OK, or CLI_FAILED after a message
@@ -59,8 +44,9 @@ struct cli_engine_type {
     int (*load)(void *library, const char *path);
     /* A new engine, NULL if there is no memory for it. */
     void *(*create)(void);
-    /* As the glue's attach. */
-    wasmcache_attachment *(*attach)(wasmcache *cache, void *native, const char *settings);
+    /* As the glue's attach_with: settings and engine id are given, or NULL. */
+    wasmcache_attachment *(*attach)(wasmcache *cache, void *native,
+                                    const wasmcache_attach_options *options);
     /* Runs the module as a WASI command. Returns its exit status, or CLI_FAILED after a message. */
     int (*run)(void *native, void *module, const struct cli_program *program);
     /* Calls an exported function with argv[1] and so on, and prints its results, one a line. */
@@ -69,7 +55,18 @@ struct cli_engine_type {
     void (*destroy)(void *native);
 };
 
+/* Those that were built in (CLI_HAS_...); the first is the default. At least one. */
+#if defined(CLI_HAS_WASMTIME) && defined(CLI_HAS_WASMER)
+#define CLI_ENGINE_NAMES "wasmtime, wasmer"
+#elif defined(CLI_HAS_WASMTIME)
+#define CLI_ENGINE_NAMES "wasmtime"
+#else
+#define CLI_ENGINE_NAMES "wasmer"
+#endif
+
+extern const struct cli_engine_type *const cli_engine_types[]; /* ends with NULL */
 extern const struct cli_engine_type cli_engine_wasmtime;
+extern const struct cli_engine_type cli_engine_wasmer;
 
 struct cli_engine {
     const struct cli_engine_type *type;
@@ -79,10 +76,10 @@ struct cli_engine {
 /* Loads the engine that the options or the environment ask for. CLI_OK, or CLI_FAILED or CLI_USAGE
  * after a message. */
 int cli_engine_open(struct cli_engine *out, const struct cli *cli);
-/* Attaches, and says so if the engine will run uncached though there is a cache. NULL is a failure
- * after a message. */
-wasmcache_attachment *cli_engine_attach(const struct cli_engine *engine, wasmcache *cache,
-                                        const char *settings);
+/* Attaches with the settings and the id that the options give, and says so if the engine will run
+ * uncached though there is a cache. CLI_OK, or CLI_FAILED or CLI_USAGE after a message. */
+int cli_engine_attach(wasmcache_attachment **out, const struct cli_engine *engine, wasmcache *cache,
+                      const struct cli *cli);
 /* The library stays: its threads and thread-local data have no end of their own. */
 void cli_engine_close(struct cli_engine *engine);
 

@@ -136,9 +136,10 @@ static void destroy(void *native)
     cli_wasmtime.wasm_engine_delete(native);
 }
 
-static wasmcache_attachment *attach(wasmcache *cache, void *native, const char *settings)
+static wasmcache_attachment *attach(wasmcache *cache, void *native,
+                                    const wasmcache_attach_options *options)
 {
-    return wasmcache_wasmtime_attach(cache, native, settings);
+    return wasmcache_wasmtime_attach_with(cache, native, options);
 }
 
 const struct cli_engine_type cli_engine_wasmtime = {
@@ -148,6 +149,9 @@ const struct cli_engine_type cli_engine_wasmtime = {
     .library = "libwasmtime.so",
     .root = "WASMTIME_ROOT",
     .default_path = WASMCACHE_DEFAULT_WASMTIME,
+#ifdef WASMCACHE_WASMTIME_COMPONENTS
+    .components = true,
+#endif
     .marker = "wasmtime_module_new",
     .load = load,
     .create = create,

@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How a module runs on Wasmtime: as a WASI command, or one of its functions. */
-#include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "engine_wasmtime.h"
 #include "output.h"
@@ -71,8 +67,7 @@ static int finish(const char *file, wasmtime_error_t *error, wasm_trap_t *trap)
         return GO_ON;
     if (cli_wasmtime.wasmtime_error_exit_status(error, &status)) {
         cli_wasmtime.wasmtime_error_delete(error);
-        /* The system keeps eight bits; what is no success must not become one. */
-        return status && !(status & 0xff) ? CLI_FAILED : status & 0xff;
+        return cli_program_status(status);
     }
     print_error(file, "cannot run", error);
     return CLI_FAILED;
@@ -84,17 +79,9 @@ static int finish(const char *file, wasmtime_error_t *error, wasm_trap_t *trap)
 static bool preopen(wasi_config_t *config, const struct cli_preopen *dir)
 {
     char path[64];
-    struct stat by_fd, by_path;
 
-    /* By its descriptor, so that it is the directory that was checked, whatever the name leads to
-     * by now. */
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", dir->fd);
-    if (fstat(dir->fd, &by_fd) || stat(path, &by_path) || by_fd.st_dev != by_path.st_dev ||
-        by_fd.st_ino != by_path.st_ino) {
-        cli_error("cannot give %s to the program: /proc is needed for it and is not there",
-                  dir->host);
+    if (!cli_preopen_path(path, sizeof(path), dir))
         return false;
-    }
 #if WASMTIME_VERSION_MAJOR >= 50
     if (cli_wasmtime.wasi_config_preopen_dir(config, path, dir->guest, true))
         return true;
@@ -182,181 +169,90 @@ static bool find_function(const struct instance *instance, const char *name, was
     return is_function;
 }
 
-/* "a, b, c, ..." of the functions that a module exports. */
-static void list_functions(const wasmtime_module_t *module, char *out, size_t size)
-{
-    wasm_exporttype_vec_t exports;
-    size_t i, used = 0;
-
-    out[0] = '\0';
-    cli_wasmtime.wasmtime_module_exports(module, &exports);
-    for (i = 0; i < exports.size; i++) {
-        const wasm_name_t *name = cli_wasmtime.wasm_exporttype_name(exports.data[i]);
-        int length = name->size < 64 ? (int)name->size : 64;
-
-        if (cli_wasmtime.wasm_externtype_kind(cli_wasmtime.wasm_exporttype_type(exports.data[i])) !=
-            WASM_EXTERN_FUNC)
-            continue;
-        if (size - used < 80) {
-            snprintf(out + used, size - used, ", ...");
-            break;
-        }
-        used += (size_t)snprintf(out + used, size - used, "%s%.*s", used ? ", " : "", length,
-                                 name->data);
-    }
-    cli_wasmtime.wasm_exporttype_vec_delete(&exports);
-}
-
 static int no_function(const struct cli_program *program, const wasmtime_module_t *module,
                        const char *name, bool command)
 {
-    char functions[512];
-
-    list_functions(module, functions, sizeof(functions));
-    if (!*functions)
-        cli_error("cannot run %s: it exports no function", program->file);
-    else if (command)
-        cli_error("cannot run %s: it is no WASI command, for it exports no function %s; call one "
-                  "of its functions with --invoke: %s",
-                  program->file, name, functions);
-    else
-        cli_error("cannot run %s: it exports no function %s, but: %s", program->file, name,
-                  functions);
-    return CLI_FAILED;
-}
-
-static const char *type_name(wasm_valkind_t kind)
-{
-    switch (kind) {
-    case WASM_I32:
-        return "i32";
-    case WASM_I64:
-        return "i64";
-    case WASM_F32:
-        return "f32";
-    case WASM_F64:
-        return "f64";
-    default:
-        return NULL;
-    }
-}
-
-/* Decimal, hexadecimal or octal; both the signed and the unsigned range of the type. */
-static bool parse_integer(const char *text, unsigned bits, uint64_t *out)
-{
-    bool negative = *text == '-';
-    const char *digits = text + (negative || *text == '+');
-    unsigned long long value;
-    char *end;
-
-    if (*digits < '0' || *digits > '9')
-        return false;
-    errno = 0;
-    value = strtoull(digits, &end, digits[0] == '0' && (digits[1] | 0x20) == 'x' ? 16 : 10);
-    if (errno || *end)
-        return false;
-    if (negative && value > (UINT64_C(1) << (bits - 1)))
-        return false;
-    if (!negative && bits == 32 && value > UINT32_MAX)
-        return false;
-    *out = negative ? 0 - (uint64_t)value : (uint64_t)value;
-    return true;
-}
-
-static bool parse_value(const char *text, wasm_valkind_t kind, wasmtime_val_t *out)
-{
-    uint64_t bits = 0;
-    char *end = NULL;
-
-    memset(out, 0, sizeof(*out));
-    switch (kind) {
-    case WASM_I32:
-        out->kind = WASMTIME_I32;
-        if (!parse_integer(text, 32, &bits))
-            return false;
-        out->of.i32 = (int32_t)(uint32_t)bits;
-        return true;
-    case WASM_I64:
-        out->kind = WASMTIME_I64;
-        if (!parse_integer(text, 64, &bits))
-            return false;
-        out->of.i64 = (int64_t)bits;
-        return true;
-    case WASM_F32:
-        out->kind = WASMTIME_F32;
-        out->of.f32 = strtof(text, &end);
-        break;
-    case WASM_F64:
-        out->kind = WASMTIME_F64;
-        out->of.f64 = strtod(text, &end);
-        break;
-    default:
-        return false;
-    }
-    return end != text && !*end;
-}
-
-/* The shortest text that reads back as the same number. */
-static void print_float(double value, bool single)
-{
-    char text[64];
-    int digits;
-
-    for (digits = single ? 6 : 15; digits < (single ? 9 : 17); digits++) {
-        snprintf(text, sizeof(text), "%.*g", digits, value);
-        if (single ? strtof(text, NULL) == (float)value : strtod(text, NULL) == value)
-            break;
-    }
-    cli_print("%.*g\n", digits, value);
-}
-
-static void print_value(const wasmtime_val_t *value)
-{
-    switch (value->kind) {
-    case WASMTIME_I32:
-        cli_print("%" PRId32 "\n", value->of.i32);
-        break;
-    case WASMTIME_I64:
-        cli_print("%" PRId64 "\n", value->of.i64);
-        break;
-    case WASMTIME_F32:
-        print_float((double)value->of.f32, true);
-        break;
-    case WASMTIME_F64:
-        print_float(value->of.f64, false);
-        break;
-    default:
-        cli_print("(a value that cannot be shown)\n");
-    }
-}
-
-/* Reads the arguments by the function's type. */
-static int parse_arguments(const struct cli_program *program, const char *name,
-                           const wasm_valtype_vec_t *params, wasmtime_val_t *out)
-{
-    size_t given = (size_t)program->argc - 1;
+    wasm_exporttype_vec_t exports;
+    struct cli_names functions = {0};
     size_t i;
 
-    if (given != params->size) {
-        cli_error("cannot call %s of %s: it takes %zu argument%s, not %zu", name, program->file,
-                  params->size, params->size == 1 ? "" : "s", given);
-        return CLI_FAILED;
-    }
-    for (i = 0; i < params->size; i++) {
-        wasm_valkind_t kind = cli_wasmtime.wasm_valtype_kind(params->data[i]);
+    cli_wasmtime.wasmtime_module_exports(module, &exports);
+    for (i = 0; i < exports.size; i++) {
+        const wasm_exporttype_t *item = exports.data[i];
+        const wasm_name_t *text = cli_wasmtime.wasm_exporttype_name(item);
 
-        if (!type_name(kind)) {
-            cli_error("cannot call %s of %s: its parameter %zu is no number", name, program->file,
-                      i + 1);
-            return CLI_FAILED;
-        }
-        if (!parse_value(program->argv[i + 1], kind, &out[i])) {
-            cli_error("cannot call %s of %s: argument %zu, \"%s\", is no %s", name, program->file,
-                      i + 1, program->argv[i + 1], type_name(kind));
-            return CLI_FAILED;
-        }
+        if (cli_wasmtime.wasm_externtype_kind(cli_wasmtime.wasm_exporttype_type(item)) ==
+            WASM_EXTERN_FUNC)
+            cli_names_add(&functions, text->data, text->size);
     }
-    return CLI_OK;
+    cli_wasmtime.wasm_exporttype_vec_delete(&exports);
+    return cli_no_function(program, &functions, name, command);
+}
+
+static void take_types(struct cli_value *out, const wasm_valtype_vec_t *types)
+{
+    size_t i;
+
+    for (i = 0; i < types->size; i++)
+        switch (cli_wasmtime.wasm_valtype_kind(types->data[i])) {
+        case WASM_I32:
+            out[i].type = CLI_TYPE_I32;
+            break;
+        case WASM_I64:
+            out[i].type = CLI_TYPE_I64;
+            break;
+        case WASM_F32:
+            out[i].type = CLI_TYPE_F32;
+            break;
+        case WASM_F64:
+            out[i].type = CLI_TYPE_F64;
+            break;
+        default:
+            out[i].type = CLI_TYPE_OTHER;
+        }
+}
+
+static wasmtime_val_t to_engine(const struct cli_value *value)
+{
+    wasmtime_val_t out;
+
+    memset(&out, 0, sizeof(out));
+    switch (value->type) {
+    case CLI_TYPE_I32:
+        out.kind = WASMTIME_I32;
+        out.of.i32 = value->of.i32;
+        break;
+    case CLI_TYPE_I64:
+        out.kind = WASMTIME_I64;
+        out.of.i64 = value->of.i64;
+        break;
+    case CLI_TYPE_F32:
+        out.kind = WASMTIME_F32;
+        out.of.f32 = value->of.f32;
+        break;
+    default:
+        out.kind = WASMTIME_F64;
+        out.of.f64 = value->of.f64;
+    }
+    return out;
+}
+
+/* Into a value whose type is the result's. */
+static void from_engine(struct cli_value *out, const wasmtime_val_t *value)
+{
+    switch (out->type) {
+    case CLI_TYPE_I32:
+        out->of.i32 = value->of.i32;
+        break;
+    case CLI_TYPE_I64:
+        out->of.i64 = value->of.i64;
+        break;
+    case CLI_TYPE_F32:
+        out->of.f32 = value->of.f32;
+        break;
+    default:
+        out->of.f64 = value->of.f64;
+    }
 }
 
 static int call(struct instance *instance, const wasmtime_func_t *function,
@@ -365,35 +261,37 @@ static int call(struct instance *instance, const wasmtime_func_t *function,
     wasm_functype_t *type = cli_wasmtime.wasmtime_func_type(instance->context, function);
     const wasm_valtype_vec_t *params = cli_wasmtime.wasm_functype_params(type);
     const wasm_valtype_vec_t *results = cli_wasmtime.wasm_functype_results(type);
-    wasmtime_val_t *values = calloc(params->size + results->size + 1, sizeof(*values));
+    size_t count = params->size + results->size;
+    struct cli_value *values = calloc(count + 1, sizeof(*values));
+    wasmtime_val_t *native = calloc(count + 1, sizeof(*native));
     wasmtime_error_t *error;
     wasm_trap_t *trap = NULL;
     int status = CLI_FAILED;
     size_t i;
 
-    if (!values) {
+    if (!values || !native) {
         cli_error("cannot run %s: no memory", program->file);
         goto done;
     }
-    for (i = 0; i < results->size; i++)
-        if (!type_name(cli_wasmtime.wasm_valtype_kind(results->data[i]))) {
-            cli_error("cannot call %s of %s: its result %zu is no number", name, program->file,
-                      i + 1);
-            goto done;
-        }
-    status = parse_arguments(program, name, params, values);
+    take_types(values, params);
+    take_types(values + params->size, results);
+    status = cli_values_parse(program, name, values, params->size, results->size);
     if (status)
         goto done;
-    error = cli_wasmtime.wasmtime_func_call(instance->context, function, values, params->size,
-                                            values + params->size, results->size, &trap);
+    for (i = 0; i < params->size; i++)
+        native[i] = to_engine(&values[i]);
+    error = cli_wasmtime.wasmtime_func_call(instance->context, function, native, params->size,
+                                            native + params->size, results->size, &trap);
     if (error || trap) {
         status = finish(program->file, error, trap);
         goto done;
     }
-    for (i = 0; i < results->size; i++)
-        print_value(&values[params->size + i]);
+    for (i = params->size; i < count; i++)
+        from_engine(&values[i], &native[i]);
+    cli_values_print(values + params->size, results->size);
     status = CLI_OK;
 done:
+    free(native);
     free(values);
     cli_wasmtime.wasm_functype_delete(type);
     return status;

@@ -38,7 +38,12 @@ void cli_main_help(void)
         "  WASMCACHE_DIR            the cache; else $XDG_CACHE_HOME/wasmcache, else\n"
         "                           ~/.cache/wasmcache\n"
         "  WASMCACHE_ENGINE         as --engine\n"
+#ifdef CLI_HAS_WASMTIME
         "  WASMTIME_ROOT            where Wasmtime is: lib/libwasmtime.so below it\n"
+#endif
+#ifdef CLI_HAS_WASMER
+        "  WASMER_ROOT              where Wasmer is: lib/libwasmer.so below it\n"
+#endif
         "  WASMCACHE_DISABLE=1      compile and run without the cache\n"
         "  WASMCACHE_RECACHE=1      compile anew and replace what is in the cache\n"
         "\nExamples:\n"

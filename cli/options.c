@@ -5,12 +5,15 @@
 #include <string.h>
 
 #include "cli.h"
+#include "engine.h"
 #include "output.h"
 
 enum {
     OPTION_CACHE_DIR = 1000,
     OPTION_ENGINE,
     OPTION_SETTINGS,
+    OPTION_ENGINE_ID,
+    OPTION_LEGACY,
     OPTION_JSON,
     OPTION_QUIET,
     OPTION_VERBOSE,
@@ -21,8 +24,10 @@ enum {
 
 const struct cli_option cli_global_options[] = {
     {OPTION_CACHE_DIR, 0, "cache-dir", "DIR", "where the cache is ($WASMCACHE_DIR)"},
-    {OPTION_ENGINE, 0, "engine", "NAME", "wasmtime, or a library's path ($WASMCACHE_ENGINE)"},
+    {OPTION_ENGINE, 0, "engine", "NAME", CLI_ENGINE_NAMES ", or a path ($WASMCACHE_ENGINE)"},
     {OPTION_SETTINGS, 0, "settings", "S", "what else the program with the engine vouches for"},
+    {OPTION_ENGINE_ID, 0, "engine-id", "ID", "share the folder ID-v... with another cache"},
+    {OPTION_LEGACY, 0, "legacy", NULL, "load old entries of Wasmer's own cache too"},
     {OPTION_DURABLE, 0, "durable", NULL, "saved means on disk, whatever happens to the power"},
     {OPTION_JSON, 0, "json", NULL, "one JSON object a line"},
     {OPTION_QUIET, 'q', "quiet", NULL, "errors only"},
@@ -82,7 +87,11 @@ static int stop(struct cli_scan *scan, int status)
 
 static void print_version(void)
 {
+    const struct cli_engine_type *const *type;
+
     cli_print("wasmcache %s (library %s)\n", WASMCACHE_VERSION, wasmcache_version());
+    for (type = cli_engine_types; *type; type++)
+        cli_print("%s %s (%s)\n", (*type)->title, (*type)->version, (*type)->name);
 }
 
 /* Takes a global option in; returns 0, or what cli_scan_next() is to return. */
@@ -101,6 +110,12 @@ static int take_global(struct cli_scan *scan, int id)
         return 0;
     case OPTION_SETTINGS:
         scan->cli->settings = scan->value;
+        return 0;
+    case OPTION_ENGINE_ID:
+        scan->cli->engine_id = scan->value;
+        return 0;
+    case OPTION_LEGACY:
+        scan->cli->legacy = true;
         return 0;
     case OPTION_DURABLE:
         scan->cli->durable = true;

@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
+# each-engine
 # compile: a miss, then a hit; what it says of each file; folders; input that is no wasm.
 . "$(dirname "$0")/cli_common.inc"
 tiny
@@ -15,7 +16,7 @@ want_status 0
 want_no_err
 want_json "len(rows) == 1 and set(row) == $fields"
 want_json 'row["outcome"] == "compiled" and row["reason"] == "not-found"'
-want_json 'row["engine"] == "wasmtime" and re.fullmatch(r"wasmtime-cranelift-[0-9A-F]{16}-v[0-9]+", row["namespace"])'
+want_json "row['engine'] == '$ENGINE' and re.fullmatch(r'$ENGINE-[a-z]+-[0-9A-F]{16}-v[0-9]+', row['namespace'])"
 want_json 'row["path"] == os.getcwd() + "/cache/" + row["namespace"] + "/" + row["key"] + ".bin" and os.path.exists(row["path"])'
 want_json 'row["wasm_bytes"] == os.path.getsize(row["file"]) and 0 < row["artifact_bytes"] < os.path.getsize(row["path"])'
 # Times: each of its own step, together no more than all; the last digit is rounded.
@@ -94,11 +95,19 @@ run -v compile wasm/math.wasm
 want_err '^wasmcache: hit [0-9A-F]{12}'
 
 # A component is known by its first bytes, and lies beside a module.
-run --json compile wasm/component.wasm
-want_status 0
-want_json 'row["outcome"] == "compiled"'
-run info wasm/component.wasm
-want_out '^kind +component$'
+if [ "$ENGINE" = wasmer ]; then
+	run --json compile wasm/component.wasm wasm/math.wasm
+	want_status 1
+	want_json '[r["outcome"] for r in rows] == ["failed", "hit"] and rows[0]["reason"] == "source" and "component" in row["error"]'
+	want_err '^wasmcache: cannot compile wasm/component.wasm: it is a component, and Wasmer has modules only$'
+	left_out "components: its C API has none"
+else
+	run --json compile wasm/component.wasm
+	want_status 0
+	want_json 'row["outcome"] == "compiled"'
+	run info wasm/component.wasm
+	want_out '^kind +component$'
+fi
 
 # What is no wasm does not stop the others, and nothing is saved for it.
 : >empty.wasm

@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
+# each-engine
 # info, ls, verify, rm and clear, on entries that are good, damaged and misplaced.
 . "$(dirname "$0")/cli_common.inc"
 tiny
@@ -42,7 +43,7 @@ want_json 'all(r["wasm_bytes"] > 0 and r["compile_ms"] > 0 and re.fullmatch(r"20
 want_json 'all(re.fullmatch("[0-9A-F]{64}", r["fingerprint"]) and r["fingerprint"][:16] in r["namespace"] for r in rows)'
 run ls
 want_out '^KEY +KIND +WASM +ARTIFACT +COMPILE +CREATED +STATE +NAMESPACE$'
-want_out '^[0-9A-F]{64} +module .* ok +wasmtime-'
+want_out "^[0-9A-F]{64} +module .* ok +$ENGINE-"
 want_out '^5 entries: '
 
 run --json info wasm/math.wasm

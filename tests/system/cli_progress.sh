@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
+# each-engine
 # The progress line: on a terminal, once a second has gone by, and nowhere else.
 . "$(dirname "$0")/cli_common.inc"
 

@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
+# each-engine
 # Help, usage, exit statuses, where errors go, and what the engine is loaded from.
 . "$(dirname "$0")/cli_common.inc"
 tiny
@@ -30,6 +31,7 @@ done
 run_plain --version
 want_status 0
 want_out '^wasmcache [0-9]+\.[0-9]+\.[0-9]+ \(library [0-9.]+'
+want_out "^$title [0-9.]+ \($ENGINE\)$"
 
 # Wrong usage: status 2, nothing on stdout, one line on stderr that says where help is.
 usage() {
@@ -66,8 +68,12 @@ usage clear x
 usage clear
 usage dir x
 usage help nonsense
-run --engine nonsense compile wasm/math.wasm
-want_status 2
+for no_id in .. a..b ../x a/b '' -x .x; do
+	run "--engine-id=$no_id" compile wasm/math.wasm
+	want_status 2
+	want_no_out
+	want_err '^wasmcache: --engine-id: "'
+done
 
 # Options before and after the command, in groups, with = and after --.
 run ls -qv --json
@@ -77,13 +83,15 @@ want_status 0
 want_json 'row["outcome"] == "compiled"'
 
 # An engine that is not there, or is none: what was tried.
-export WASMTIME_ROOT_BEFORE="$WASMTIME_ROOT"
-WASMTIME_ROOT=$tmp/none
+run --engine nonsense compile wasm/math.wasm
+want_status 2
+want_err "^wasmcache: --engine: this tool was built without an engine \"nonsense\"; there is: .*$ENGINE"
+export "$variable=$tmp/none"
 run compile wasm/math.wasm
 want_status 1
 want_no_out
-want_err "^wasmcache: cannot load Wasmtime: $tmp/none/lib/libwasmtime.so: .*WASMTIME_ROOT"
-WASMTIME_ROOT=$WASMTIME_ROOT_BEFORE
+want_err "^wasmcache: cannot load $title: $tmp/none/lib/lib$ENGINE.so: .*$variable"
+export "$variable=$root"
 run --engine "$tmp/none.so" compile wasm/math.wasm
 want_status 1
 want_err "$tmp/none.so: .*No such file"
@@ -91,22 +99,35 @@ echo text >text.so
 run --engine ./text.so compile wasm/math.wasm
 want_status 1
 want_err "text.so: "
-run --engine "$WASMTIME_ROOT/lib/libwasmtime.so" --json compile wasm/math.wasm
+# A library that is no engine.
+foreign=$(find /lib /usr/lib -name 'libm.so.6' 2>/dev/null | head -n 1)
+if [ -n "$foreign" ]; then
+	run --engine "$foreign" compile wasm/math.wasm
+	want_status 1
+	want_err "^wasmcache: cannot use $foreign: it is no engine that this tool was built with \(.*$ENGINE"
+fi
+# By its path it is known for what it is, whatever is the default.
+WASMCACHE_ENGINE='' run --engine "$library" --json compile wasm/math.wasm
 want_status 0
-want_json 'row["outcome"] == "hit"'
+want_json "row['outcome'] == 'hit' and row['engine'] == '$ENGINE'"
 WASMCACHE_ENGINE=nonsense run compile wasm/math.wasm
 want_status 2
 want_err 'WASMCACHE_ENGINE'
-WASMCACHE_ENGINE=wasmtime run compile wasm/math.wasm
+WASMCACHE_ENGINE=$ENGINE run --json compile wasm/math.wasm
 want_status 0
+want_json "row['engine'] == '$ENGINE'"
 
 # An engine of another version is refused.
-for other in "${WASMTIME_ROOT%/*}"/wasmtime-4*/lib/libwasmtime.so; do
-	[ -e "$other" ] || continue
-	run --engine "$other" compile wasm/math.wasm
-	want_status 1
-	want_err 'built for Wasmtime [0-9]+, and that is Wasmtime 4[05]|has no function'
-done
+if [ "$ENGINE" = wasmtime ]; then
+	for other in "${WASMTIME_ROOT%/*}"/wasmtime-4*/lib/libwasmtime.so; do
+		[ -e "$other" ] || continue
+		run --engine "$other" compile wasm/math.wasm
+		want_status 1
+		want_err 'built for Wasmtime [0-9]+, and that is Wasmtime 4[05]|has no function'
+	done
+else
+	left_out "an engine of another version: there is only one"
+fi
 
 # A stdout that cannot be written is an error.
 command_line="ls >/dev/full"

@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
+# each-engine
 # As an ordinary user, whom the system refuses things: unreadable files and entries, a cache that is off or read-only.
 . "$(dirname "$0")/cli_common.inc"
 tiny
@@ -9,10 +10,9 @@ if [ "$(id -u)" -eq 0 ]; then
 	# Copies where that user can reach them.
 	mkdir -p engine/lib
 	cp "$WASMCACHE" tool
-	cp -L "$WASMTIME_ROOT/lib/libwasmtime.so" engine/lib/
+	cp -L "$library" engine/lib/
 	WASMCACHE=$tmp/tool
-	WASMTIME_ROOT=$tmp/engine
-	export WASMTIME_ROOT
+	export "$variable=$tmp/engine"
 	mkdir user
 	chown 65534:65534 user home
 	chmod 755 "$tmp"
@@ -82,8 +82,9 @@ want_status 0
 want_json 'all(r["outcome"] == "compiled" and r["reason"] == "cache-off" and r["path"] is None for r in rows)'
 [ "$(grep -c 'the cache is off' err)" -eq 1 ] || bad "one warning wanted"
 [ "$(wc -l <err)" -eq 1 ] || bad "and nothing else"
-run -q run wasm/exit7.wasm
-want_status 7
+run -q run --invoke add wasm/math.wasm 1 2
+want_status 0
+want_out '^3$'
 want_no_err
 for c in ls verify "clear --yes" "info wasm/trap.wasm" "rm wasm/trap.wasm"; do
 	# shellcheck disable=SC2086
@@ -143,10 +144,10 @@ if [ "$(id -u)" -eq 0 ]; then
 	elif grep -q "$tmp/evil" out; then
 		bad "the environment chose the cache of a tool with more rights"
 	fi
-	run --engine ./engine/lib/libwasmtime.so compile wasm/exit0.wasm
+	run --engine "./engine/lib/lib$ENGINE.so" compile wasm/exit0.wasm
 	want_status 1
 	want_err 'more rights than its caller'
-	WASMCACHE_ENGINE=$tmp/engine/lib/libwasmtime.so WASMTIME_ROOT=$tmp/nowhere run compile wasm/exit0.wasm
+	WASMCACHE_ENGINE=$tmp/engine/lib/lib$ENGINE.so WASMTIME_ROOT=$tmp/nowhere WASMER_ROOT=$tmp/nowhere run compile wasm/exit0.wasm
 	! grep -q "$tmp/nowhere" err || bad "the environment chose the engine of a tool with more rights"
 	WASMCACHE=$plain
 fi
