@@ -29,7 +29,8 @@ enum {
     WC_OS_NO_TMPFILE = 1,   /* open_unnamed fails with -EOPNOTSUPP */
     WC_OS_NO_LINK = 2,      /* link and link_unnamed fail with -EPERM (FAT, some FUSE) */
     WC_OS_NO_NOREPLACE = 4, /* rename_noreplace fails with -EINVAL */
-    WC_OS_NO_PROC = 8       /* no /proc: fd_path fails with -ENOENT, nothing unnamed is linked */
+    WC_OS_NO_PROC = 8       /* no /proc: fd_path fails with -ENOENT, nothing unnamed is linked, and
+                               there is no boot id */
 };
 
 #ifdef WASMCACHE_TESTING
@@ -41,6 +42,9 @@ extern unsigned wc_os_lacking;
 extern int (*wc_os_hook)(const char *call);
 /* What wc_os_euid() answers if it is not -1. */
 extern int64_t wc_os_euid_forced;
+/* The time since 1970 in nanoseconds if it is not -1; the age at which ctimes settle, the same. */
+extern int64_t wc_os_wall_forced;
+extern int64_t wc_os_settles_forced;
 #endif
 
 /* ---- descriptors ---- */
@@ -59,6 +63,8 @@ int wc_os_open_place(const char *path);
 int wc_os_read_link(int fd, char *out, size_t size);
 /* Opens `name` for reading. Never blocks, whatever it is. -ELOOP: a symbolic link. */
 int wc_os_open_read(int at, const char *name);
+/* The same for reading and writing. */
+int wc_os_open_update(int at, const char *name);
 /* The same by path, where symbolic links are followed. */
 int wc_os_open_read_path(const char *path);
 /* Opens whatever `name` is, only to identify it (fstat). */
@@ -80,6 +86,8 @@ int wc_os_lstat(const char *path, struct wc_os_stat *out);
 int64_t wc_os_pread(int fd, void *out, size_t size, uint64_t offset);
 /* Writes everything, or fails. A write of nothing is -EIO. */
 int wc_os_write(int fd, const void *bytes, size_t size);
+/* Writes all of it at that place, or fails. */
+int wc_os_pwrite(int fd, const void *bytes, size_t size, uint64_t offset);
 int wc_os_chmod(int fd, uint32_t mode);
 int wc_os_sync_data(int fd);
 int wc_os_sync_dir(int fd);
@@ -93,6 +101,11 @@ int wc_os_try_lock(int fd);
 /* The path under which this thread can open the same file again. -ENOENT: there is none (no /proc,
  * or something else in its place). */
 int wc_os_fd_path(int fd, char out[40]);
+/*
+ * How far back a file's ctime must lie, on the file system of `fd`, so that a write from now on
+ * cannot leave it as it is. 0: that cannot be said there (a network, FUSE, one that is not known).
+ */
+int64_t wc_os_settles_after_ns(int fd);
 /* 1 if programs may not be mapped from the file system of `fd`, 0 if they may or it is unknown. */
 int wc_os_is_noexec(int fd);
 /* Maps the first `size` (> 0) bytes for reading. */
@@ -153,8 +166,11 @@ uint32_t wc_os_euid(void);
 /* The largest file this process may write without being sent SIGXFSZ. */
 uint64_t wc_os_file_size_limit(void);
 uint64_t wc_os_monotonic_ns(void);
-/* Seconds since 1970. */
+/* Since 1970. Tests can force what they say. */
 uint64_t wc_os_wall_seconds(void);
+int64_t wc_os_wall_ns(void);
+/* What is another one each time the machine starts. -ENOENT: there is none (no /proc). */
+int wc_os_boot_id(uint8_t out[16]);
 /* Unpredictable bytes. */
 int wc_os_random(void *out, size_t size);
 

@@ -21,6 +21,8 @@
 unsigned wc_os_lacking;
 int (*wc_os_hook)(const char *call);
 int64_t wc_os_euid_forced = -1;
+int64_t wc_os_wall_forced = -1;
+int64_t wc_os_settles_forced = -1;
 #endif
 
 /* For descriptors that are only looked at. */
@@ -82,6 +84,12 @@ int wc_os_open_read(int at, const char *name)
 {
     ENTER("open_read");
     return wc_os_openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+}
+
+int wc_os_open_update(int at, const char *name)
+{
+    ENTER("open_update");
+    return wc_os_openat(at, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
 }
 
 int wc_os_open_read_path(const char *path)
@@ -213,6 +221,23 @@ int wc_os_write(int fd, const void *bytes, size_t size)
     while (done < size) {
         size_t want = size - done < IO_PIECE ? size - done : IO_PIECE;
         ssize_t n = write(fd, (const char *)bytes + done, want);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            return -EIO;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int wc_os_pwrite(int fd, const void *bytes, size_t size, uint64_t offset)
+{
+    size_t done = 0;
+    ENTER("pwrite");
+    while (done < size) {
+        ssize_t n = pwrite(fd, (const char *)bytes + done, size - done, (off_t)(offset + done));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -367,10 +392,21 @@ uint64_t wc_os_monotonic_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+int64_t wc_os_wall_ns(void)
+{
+    struct timespec now;
+#ifdef WASMCACHE_TESTING
+    if (wc_os_wall_forced >= 0)
+        return wc_os_wall_forced;
+#endif
+    now = clock_now(CLOCK_REALTIME);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 uint64_t wc_os_wall_seconds(void)
 {
-    struct timespec now = clock_now(CLOCK_REALTIME);
-    return now.tv_sec < 0 ? 0 : (uint64_t)now.tv_sec;
+    const int64_t now = wc_os_wall_ns();
+    return now < 0 ? 0 : (uint64_t)now / 1000000000u;
 }
 
 int wc_os_random(void *out, size_t size)
