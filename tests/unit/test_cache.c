@@ -58,7 +58,7 @@ static void misuse_gives_no_cache(void **state)
     MISUSE(options.size = 3);
     MISUSE(options.size = SIZE_MAX);
     MISUSE(options.flags = 1u << 31);
-    MISUSE(options.flags = 8);
+    MISUSE(options.flags = 16);
     MISUSE(options.share = (wasmcache_share)3);
     MISUSE(options.share = (wasmcache_share)-1);
     MISUSE(options.dir = "");
