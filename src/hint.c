@@ -16,14 +16,14 @@ enum { SET = SLOT * WAYS, MEMORY_SETS = 64 };
 
 /* The header's mark, and the name for each byte order. */
 static const char magic[16] = "wasmcache hints";
-static const char name_little[] = ".hints-1-le", name_big[] = ".hints-1-be";
+static const char name_little[] = "../.hints-1-le", name_big[] = "../.hints-1-be";
 
-static const char *table_name(void)
+static const char *table_name(const struct wc_hint_look *look)
 {
     const uint16_t one = 1;
     uint8_t first;
     memcpy(&first, &one, 1);
-    return first ? name_little : name_big;
+    return (first ? name_little : name_big) + (look->beside ? 0 : strlen("../"));
 }
 
 void wc_hints_init(struct wc_hints *hints, int writes)
@@ -47,12 +47,14 @@ void wc_hint_look_start(struct wc_hint_look *look, struct wc_hints *hints)
     look->at = -1;
     look->fd = -1;
     look->tried = 0;
+    look->beside = 0;
     look->owner = 0;
 }
 
-void wc_hint_look_at(struct wc_hint_look *look, int at, uint32_t owner)
+void wc_hint_look_at(struct wc_hint_look *look, int at, int beside, uint32_t owner)
 {
     look->at = at;
+    look->beside = beside;
     look->owner = owner;
 }
 
@@ -191,7 +193,7 @@ static int file_for_reading(struct wc_hint_look *look)
 {
     if (look->fd < 0 && !look->tried && look->at >= 0) {
         look->tried = 1;
-        look->fd = wc_os_open_read(look->at, table_name());
+        look->fd = wc_os_open_read(look->at, table_name(look));
     }
     return look->fd;
 }
@@ -211,14 +213,14 @@ static int file_is_ours(int fd, uint32_t owner)
 static int file_make(const struct wc_hint_look *look)
 {
     uint8_t header[HEADER_USED];
-    int fd = wc_os_create(look->at, table_name());
+    int fd = wc_os_create(look->at, table_name(look));
     if (fd < 0)
         return fd;
     header_make(header, look->owner);
     if (wc_os_pwrite(fd, header, sizeof(header), 0) == 0)
         return fd;
     wc_os_close(fd);
-    (void)wc_os_unlink(look->at, table_name());
+    (void)wc_os_unlink(look->at, table_name(look));
     return -EIO;
 }
 
@@ -228,13 +230,13 @@ static int file_for_writing(const struct wc_hint_look *look)
     int fd;
     if (look->at < 0 || !look->hints->writes || wc_os_file_size_limit() < FILE_SIZE)
         return -1;
-    fd = wc_os_open_update(look->at, table_name());
+    fd = wc_os_open_update(look->at, table_name(look));
     if (fd >= 0 && !file_is_ours(fd, look->owner)) {
         wc_os_close(fd);
         fd = -ELOOP;
     }
     if (fd == -ELOOP || fd == -ENXIO || fd == -EACCES) {
-        if (wc_os_unlink(look->at, table_name()) < 0)
+        if (wc_os_unlink(look->at, table_name(look)) < 0)
             return -1;
         fd = -ENOENT;
     }

@@ -14,7 +14,7 @@ static int engine_load_file(struct wc_call *call, const struct wc_entry_file *fi
     char path[40];
     if (!a->table.deserialize_file || atomic_load_explicit(&a->cache->noexec, memory_order_relaxed))
         return wc_fail(err, WASMCACHE_EENGINE, 0, NULL, NULL, "The engine maps no file from here");
-    if (wc_os_fd_path(file->fd, path) < 0)
+    if (wc_os_fd_path(file->fd, &file->st, path) < 0)
         return wc_fail(err, WASMCACHE_EENGINE, 0, NULL, NULL,
                        "There is no /proc to open the file by");
     if (a->table.deserialize_file(a->engine, call->kind, path, native, &error) == 0)

@@ -30,11 +30,12 @@ struct wc_store {
 /* The folder of a namespace, open. */
 struct wc_folder {
     int fd;                  /* -1: not open */
+    uint32_t owner;          /* of the directory that it lies in */
     char path[WC_PATH_SIZE]; /* for messages */
 };
 #define WC_FOLDER_INIT                                                                             \
     {                                                                                              \
-        -1, ""                                                                                     \
+        -1, 0, ""                                                                                  \
     }
 
 /* Opens a namespace's folder; WC_GATE_CREATE makes it. EMISS, EUNTRUSTED, EIO, EFULL, ENOMEM. */

@@ -29,6 +29,7 @@ enum {
     WC_OS_NO_TMPFILE = 1,   /* open_unnamed fails with -EOPNOTSUPP */
     WC_OS_NO_LINK = 2,      /* link and link_unnamed fail with -EPERM (FAT, some FUSE) */
     WC_OS_NO_NOREPLACE = 4, /* rename_noreplace fails with -EINVAL */
+    WC_OS_NO_STRAIGHT = 16, /* open_dir_straight fails with -ENOSYS */
     WC_OS_NO_PROC = 8       /* no /proc: fd_path fails with -ENOENT, nothing unnamed is linked, and
                                there is no boot id */
 };
@@ -53,6 +54,9 @@ extern int64_t wc_os_settles_forced;
 int wc_os_open_dir(const char *path);
 /* The same, but -ENOTDIR or -ELOOP if the path itself is a link. */
 int wc_os_open_dir_nofollow(const char *path);
+/* The same, but only if nothing on the way is a link. Any error, -ENOSYS among them, says no more
+ * than that it was not opened this way. */
+int wc_os_open_dir_straight(const char *path);
 /* Opens directory `name` in `at`. -ENOTDIR or -ELOOP: it is something else. */
 int wc_os_open_dir_at(int at, const char *name);
 /* Opens the parent of the directory `fd`, and a directory by path, only to identify them and to go
@@ -80,6 +84,8 @@ int wc_os_dup(int fd);
 
 int wc_os_fstat(int fd, struct wc_os_stat *out);
 int wc_os_stat_at(int at, const char *name, struct wc_os_stat *out);
+/* Of the directory that the directory `fd` lies in. */
+int wc_os_stat_parent(int fd, struct wc_os_stat *out);
 /* By path; a link is not followed. */
 int wc_os_lstat(const char *path, struct wc_os_stat *out);
 /* Reads until `size` bytes or the end of the file. Returns how many. */
@@ -98,9 +104,12 @@ int wc_os_flush(int fd);
 int wc_os_check_write(int fd);
 /* Takes the lock that lives as long as this open file; -EWOULDBLOCK: another has it. */
 int wc_os_try_lock(int fd);
-/* The path under which this thread can open the same file again. -ENOENT: there is none (no /proc,
- * or something else in its place). */
-int wc_os_fd_path(int fd, char out[40]);
+/*
+ * The path under which this thread can open the same file again. -ENOENT: there is none (no /proc,
+ * or something else in its place). `st`: what fstat said of fd before, NULL: it is asked now. 1:
+ * the path is right, and size or times of the file are not those of `st` any more.
+ */
+int wc_os_fd_path(int fd, const struct wc_os_stat *st, char out[40]);
 /*
  * How far back a file's ctime must lie, on the file system of `fd`, so that a write from now on
  * cannot leave it as it is. 0: that cannot be said there (a network, FUSE, one that is not known).

@@ -14,8 +14,13 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#if defined(SYS_openat2)
+#include <linux/openat2.h>
+#endif
 
 #ifdef WASMCACHE_TESTING
 unsigned wc_os_lacking;
@@ -47,6 +52,21 @@ int wc_os_open_dir_nofollow(const char *path)
 {
     ENTER("open_dir");
     return wc_os_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+}
+
+int wc_os_open_dir_straight(const char *path)
+{
+    ENTER("open_dir");
+    if (LACKING(WC_OS_NO_STRAIGHT))
+        return -ENOSYS;
+#ifdef SYS_openat2
+    const struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+                                 .resolve = RESOLVE_NO_SYMLINKS};
+    return wc_os_result((int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how)));
+#else
+    (void)path;
+    return -ENOSYS;
+#endif
 }
 
 int wc_os_open_dir_at(int at, const char *name)
@@ -191,6 +211,11 @@ int wc_os_stat_at(int at, const char *name, struct wc_os_stat *out)
     return 0;
 }
 
+int wc_os_stat_parent(int fd, struct wc_os_stat *out)
+{
+    return wc_os_stat_at(fd, "..", out);
+}
+
 int wc_os_lstat(const char *path, struct wc_os_stat *out)
 {
     return wc_os_stat_at(AT_FDCWD, path, out);
@@ -303,18 +328,28 @@ int wc_os_try_lock(int fd)
     return wc_os_result(rc);
 }
 
-int wc_os_fd_path(int fd, char out[40])
+int wc_os_fd_path(int fd, const struct wc_os_stat *st, char out[40])
 {
-    struct stat by_fd, by_path;
+    struct wc_os_stat by_fd, now;
+    struct stat by_path;
     ENTER("fd_path");
     if (LACKING(WC_OS_NO_PROC))
         return -ENOENT;
     /* Not /proc/self: that is the first thread, which may have ended, or have other descriptors
      * than this one. Whatever lies on /proc, it has to be the same file. */
     snprintf(out, 40, "/proc/thread-self/fd/%d", fd);
-    if (fstat(fd, &by_fd) < 0 || stat(out, &by_path) < 0)
+    if (!st) {
+        if (fstat(fd, &by_path) < 0)
+            return -errno;
+        stat_from(&by_path, &by_fd);
+        st = &by_fd;
+    }
+    if (stat(out, &by_path) < 0)
         return -errno;
-    return by_fd.st_dev == by_path.st_dev && by_fd.st_ino == by_path.st_ino ? 0 : -ENOENT;
+    stat_from(&by_path, &now);
+    if (st->dev != now.dev || st->ino != now.ino)
+        return -ENOENT;
+    return st->size != now.size || st->mtime_ns != now.mtime_ns || st->ctime_ns != now.ctime_ns;
 }
 
 int wc_os_is_noexec(int fd)
