@@ -13,8 +13,8 @@
  *  - It never fails the program. The only errors that a get returns are the engine's own and those
  *    about the caller's arguments. Everything else is a miss: the module is compiled.
  *  - The cache directory must not be reachable by a guest (a WASI preopen): wasmcache_overlaps().
- *  - The library links no engine, reads no environment variable, prints nothing, installs no signal
- *    handler and starts no thread.
+ *  - The library links no engine, reads no environment variable, prints nothing and installs no
+ *    signal handler. It starts no thread but for requests (wasmcache_async.h).
  *  - Linux 5.4 or later with glibc or musl, x86-64 and arm64.
  *
  * The easy way: two touches (wasmcache_wasmtime.h)
@@ -447,10 +447,12 @@ typedef enum wasmcache_outcome {
     WASMCACHE_FAILED = 0,
     WASMCACHE_HIT,
     WASMCACHE_COMPILED,
-    WASMCACHE_SAVED /* of wasmcache_save() alone */
+    WASMCACHE_SAVED, /* of wasmcache_save() alone */
+    WASMCACHE_JOINED /* of requests alone (wasmcache_async.h): the module of another one that was
+                        under way */
 } wasmcache_outcome;
 
-/* The constant name of an outcome: "failed", "hit", "compiled", "saved". */
+/* The constant name of an outcome: "failed", "hit", "compiled", "saved", "joined". */
 WASMCACHE_API const char *wasmcache_outcome_name(wasmcache_outcome outcome);
 
 /* What a call did. Filled by success and failure alike. Times are 0 for what was not done. */
@@ -458,8 +460,8 @@ typedef struct wasmcache_report {
     size_t size; /* set by WASMCACHE_REPORT_INIT */
     wasmcache_outcome outcome;
     wasmcache_reason reason; /* why it was not a hit */
-    int save_error;    /* COMPILED: 0 if the module is in the cache now, else why not; EOFF: it was
-                          not to be saved */
+    int save_error;    /* COMPILED, JOINED: 0 if the module is in the cache now, else why not; EOFF:
+                          it was not to be saved */
     wasmcache_key key; /* what the module is filed under; length 0 if it came to none */
     uint64_t wasm_bytes;
     uint64_t artifact_bytes; /* 0 if it was not serialized */

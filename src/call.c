@@ -15,13 +15,19 @@ void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmc
     call->report = empty;
     call->started = wc_os_monotonic_ns();
     call->hex[0] = '\0';
+    call->cancelled = NULL;
 }
 
-int wc_call_end(struct wc_call *call, wasmcache_report *report, int rc, const struct wc_error *err)
+void wc_call_close(struct wc_call *call, int rc)
 {
     call->report.total_ns = wc_os_monotonic_ns() - call->started;
     if (rc < 0)
         call->report.outcome = WASMCACHE_FAILED;
+}
+
+int wc_call_end(struct wc_call *call, wasmcache_report *report, int rc, const struct wc_error *err)
+{
+    wc_call_close(call, rc);
     if (report && report->size >= sizeof(size_t))
         wc_sized_out(report, &call->report, sizeof(call->report));
     return wc_error_publish(err, rc);
@@ -50,6 +56,13 @@ void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const c
         fill.message = err->message;
     }
     wc_event(call->attachment->cache, type, fill);
+}
+
+int wc_call_go_on(const struct wc_call *call, struct wc_error *err)
+{
+    if (!call->cancelled || !atomic_load(call->cancelled))
+        return 0;
+    return wc_fail(err, WASMCACHE_EABORTED, 0, NULL, NULL, "The request was cancelled");
 }
 
 int wc_misuse(struct wc_error *err, const char *function, const char *what)
@@ -88,17 +101,19 @@ int wc_call_may_look(struct wc_call *call)
     return 1;
 }
 
-int wc_call_check_keyed(struct wc_call *call, const wasmcache_key *key,
-                        const wasmcache_report *report, const void *argument, const char *function,
-                        struct wc_error *err)
+int wc_call_check_key(struct wc_call *call, const wasmcache_key *key,
+                      const wasmcache_report *report, const void *argument, const char *function,
+                      struct wc_error *err)
 {
     int rc = wc_call_check(call, report, function, err);
-    if (rc < 0)
+    if (rc < 0 || (wc_key_valid(key) && argument))
         return rc;
-    if (!wc_key_valid(key) || !argument) {
-        call->report.reason = WASMCACHE_REASON_SOURCE;
-        return wc_misuse(err, function, "NULL, or a key that the library did not make");
-    }
+    call->report.reason = WASMCACHE_REASON_SOURCE;
+    return wc_misuse(err, function, "NULL, or a key that the library did not make");
+}
+
+int wc_call_check_cache(struct wc_call *call, struct wc_error *err)
+{
     if (call->attachment && wc_call_may_look(call))
         return 0;
     if (!call->attachment)

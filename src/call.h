@@ -22,24 +22,30 @@ struct wc_call {
     wasmcache_report report;
     uint64_t started;
     char hex[WASMCACHE_KEY_HEX_SIZE];
+    const atomic_bool *cancelled; /* of a request; NULL: nobody can cancel it */
 };
 
 void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmcache_kind kind);
+/* Completes call->report, for wc_call_end() or a request. */
+void wc_call_close(struct wc_call *call, int rc);
 /* Fills the caller's report, also on misuse, and makes the error the thread's last. Returns rc. */
 int wc_call_end(struct wc_call *call, wasmcache_report *report, int rc, const struct wc_error *err);
 /* EMISUSE: report, kind. */
 int wc_call_check(struct wc_call *call, const wasmcache_report *report, const char *function,
                   struct wc_error *err);
-/* The same for calls with a key and one argument more that must not be NULL. EMISUSE; EOFF: there
- * is no cache. */
-int wc_call_check_keyed(struct wc_call *call, const wasmcache_key *key,
-                        const wasmcache_report *report, const void *argument, const char *function,
-                        struct wc_error *err);
+/* The same for calls with a key and one argument more that must not be NULL. EMISUSE. */
+int wc_call_check_key(struct wc_call *call, const wasmcache_key *key,
+                      const wasmcache_report *report, const void *argument, const char *function,
+                      struct wc_error *err);
+/* EOFF: there is no cache. May have to find out what the engine is. */
+int wc_call_check_cache(struct wc_call *call, struct wc_error *err);
 int wc_misuse(struct wc_error *err, const char *function, const char *what);
 
 void wc_call_set_key(struct wc_call *call, const wasmcache_key *key);
 /* Is there anything to look in? If not, the report says why. Finds out what the engine is. */
 int wc_call_may_look(struct wc_call *call);
+/* Between two steps. EABORTED: the request was cancelled. */
+int wc_call_go_on(const struct wc_call *call, struct wc_error *err);
 /* Tells of something that happened to this call's entry. `path` and `err` may be NULL. */
 void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const char *path,
                   const struct wc_error *err, uint64_t ns);
@@ -53,6 +59,9 @@ struct wc_expect wc_call_expect(const struct wc_call *call, const wasmcache_key 
 /* load.c: finds the entry and has the engine load it. Fills the report; a damaged entry is removed.
  * EMISS, ECORRUPT, EMISMATCH, ENEWER, EUNTRUSTED, EIO, EBUSY, EENGINE, ENOMEM. */
 int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struct wc_error *err);
+/* The same for a request: is there a cache, load, count. EOFF too. */
+int wc_load_counted(wasmcache_module **out, struct wc_call *call, const wasmcache_key *key,
+                    struct wc_error *err);
 /* The same with a file that was opened: from the descriptor if the engine maps files, else from its
  * bytes. EENGINE: the engine does not load it. EIO, ENOMEM: it was not asked. */
 int wc_engine_load(struct wc_call *call, const struct wc_entry_file *file, void **native,
@@ -61,7 +70,15 @@ int wc_engine_load(struct wc_call *call, const struct wc_entry_file *file, void 
  * EIO, ENOMEM: it may be. */
 int wc_load_legacy(struct wc_call *call, const struct wc_entry_file *file, void **native,
                    struct wc_error *err);
-/* save.c: serializes and publishes. Fills the report. As wasmcache_save(). */
+/* load.c: as wasmcache_contains(), when the arguments were checked. */
+int wc_contains(struct wc_call *call, const wasmcache_key *key, struct wc_error *err);
+/* save.c: takes over the options, NULL for none. EMISUSE. */
+int wc_save_check(struct wc_call *call, const wasmcache_save_options *options,
+                  struct wc_error *err);
+/* As wasmcache_save(), when the arguments were checked. Fills the report. */
+int wc_save_asked(struct wc_call *call, const wasmcache_key *key, void *native,
+                  struct wc_error *err);
+/* Serializes and publishes. Fills the report. As wasmcache_save(). */
 int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct wc_error *err);
 
 #endif

@@ -198,6 +198,8 @@ const char *wasmcache_outcome_name(wasmcache_outcome outcome)
         return "compiled";
     case WASMCACHE_SAVED:
         return "saved";
+    case WASMCACHE_JOINED:
+        return "joined";
     }
     return "unknown";
 }

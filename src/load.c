@@ -129,44 +129,62 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
     return rc;
 }
 
+int wc_load_counted(wasmcache_module **out, struct wc_call *call, const wasmcache_key *key,
+                    struct wc_error *err)
+{
+    void *native = NULL;
+    int rc = wc_call_check_cache(call, err);
+    if (rc == 0)
+        rc = wc_load(call, key, &native, err);
+    return rc < 0 ? rc : wc_call_count(out, call, native, err);
+}
+
 int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment, wasmcache_kind kind,
                    const wasmcache_key *key, wasmcache_report *report)
 {
     struct wc_error err;
     struct wc_call call;
-    void *native = NULL;
     int rc;
 
     wc_error_init(&err);
     wc_call_start(&call, attachment, kind);
-    rc = wc_call_check_keyed(&call, key, report, out, "wasmcache_load", &err);
+    rc = wc_call_check_key(&call, key, report, out, "wasmcache_load", &err);
     if (rc == 0)
-        rc = wc_load(&call, key, &native, &err);
-    if (rc == 0)
-        rc = wc_call_count(out, &call, native, &err);
+        rc = wc_load_counted(out, &call, key, &err);
     return wc_call_end(&call, report, rc, &err);
+}
+
+int wc_contains(struct wc_call *call, const wasmcache_key *key, struct wc_error *err)
+{
+    struct wc_folder folder = WC_FOLDER_INIT;
+    struct wc_entry_file file = {.fd = -1};
+    const struct wc_store *store;
+    int rc = wc_call_check_cache(call, err);
+
+    if (rc < 0)
+        return rc;
+    store = &call->attachment->cache->store;
+    rc = wc_store_open_folder(&folder, store, call->identity->engine_namespace, WC_GATE_LOOK, err);
+    if (rc == 0) {
+        const struct wc_expect expect = wc_call_expect(call, key);
+        rc = wc_store_open_entry(&file, store, &folder, &expect, err);
+    }
+    wc_entry_file_close(&file);
+    wc_folder_close(&folder);
+    return rc;
 }
 
 int wasmcache_contains(wasmcache_attachment *attachment, wasmcache_kind kind,
                        const wasmcache_key *key)
 {
-    struct wc_folder folder = WC_FOLDER_INIT;
-    struct wc_entry_file file = {.fd = -1};
     struct wc_error err;
     struct wc_call call;
     int rc;
 
     wc_error_init(&err);
     wc_call_start(&call, attachment, kind);
-    rc = wc_call_check_keyed(&call, key, NULL, key, "wasmcache_contains", &err);
+    rc = wc_call_check_key(&call, key, NULL, key, "wasmcache_contains", &err);
     if (rc == 0)
-        rc = wc_store_open_folder(&folder, &attachment->cache->store,
-                                  call.identity->engine_namespace, WC_GATE_LOOK, &err);
-    if (rc == 0) {
-        const struct wc_expect expect = wc_call_expect(&call, key);
-        rc = wc_store_open_entry(&file, &attachment->cache->store, &folder, &expect, &err);
-    }
-    wc_entry_file_close(&file);
-    wc_folder_close(&folder);
+        rc = wc_contains(&call, key, &err);
     return wc_error_publish(&err, rc);
 }

@@ -108,36 +108,53 @@ int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct
     return rc;
 }
 
+int wc_save_check(struct wc_call *call, const wasmcache_save_options *options, struct wc_error *err)
+{
+    wasmcache_save_options o = WASMCACHE_SAVE_OPTIONS_INIT;
+    int rc = options
+                 ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_save_options, compile_ns),
+                               "wasmcache_save_options", err)
+                 : 0;
+    if (rc == 0 && (o.flags & ~(unsigned)WASMCACHE_SAVE_REPLACE || o.reserved))
+        rc = wc_misuse(err, "wasmcache_save", "unknown flags, or a reserved field that is not 0");
+    if (rc < 0)
+        call->report.reason = WASMCACHE_REASON_SOURCE;
+    call->report.wasm_bytes = o.wasm_bytes;
+    call->report.compile_ns = o.compile_ns;
+    call->replace = (o.flags & WASMCACHE_SAVE_REPLACE) != 0;
+    return rc;
+}
+
+int wc_save_asked(struct wc_call *call, const wasmcache_key *key, void *native,
+                  struct wc_error *err)
+{
+    int rc = wc_call_check_cache(call, err);
+    if (rc == 0 && call->attachment->cache->store.flags & WASMCACHE_READ_ONLY)
+        rc = wc_fail(err, WASMCACHE_EIO, EROFS, NULL, call->attachment->cache->store.dir,
+                     "The cache %s was opened to be read only; nothing is saved",
+                     call->attachment->cache->store.dir);
+    if (rc == 0)
+        rc = wc_save(call, key, native, err);
+    call->report.save_error = rc;
+    if (rc == 0)
+        call->report.outcome = WASMCACHE_SAVED;
+    return rc;
+}
+
 int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind, const wasmcache_key *key,
                    void *native, const wasmcache_save_options *options, wasmcache_report *report)
 {
-    wasmcache_save_options o = WASMCACHE_SAVE_OPTIONS_INIT;
     struct wc_error err;
     struct wc_call call;
     int rc;
 
     wc_error_init(&err);
     wc_call_start(&call, attachment, kind);
-    rc = options ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_save_options, compile_ns),
-                               "wasmcache_save_options", &err)
-                 : 0;
-    if (rc == 0 && (o.flags & ~(unsigned)WASMCACHE_SAVE_REPLACE || o.reserved))
-        rc = wc_misuse(&err, "wasmcache_save", "unknown flags, or a reserved field that is not 0");
-    if (rc < 0)
-        call.report.reason = WASMCACHE_REASON_SOURCE;
-    else
-        rc = wc_call_check_keyed(&call, key, report, native, "wasmcache_save", &err);
-    if (rc == 0 && attachment->cache->store.flags & WASMCACHE_READ_ONLY)
-        rc = wc_fail(&err, WASMCACHE_EIO, EROFS, NULL, attachment->cache->store.dir,
-                     "The cache %s was opened to be read only; nothing is saved",
-                     attachment->cache->store.dir);
-    call.report.wasm_bytes = o.wasm_bytes;
-    call.report.compile_ns = o.compile_ns;
-    call.replace = (o.flags & WASMCACHE_SAVE_REPLACE) != 0;
+    rc = wc_save_check(&call, options, &err);
     if (rc == 0)
-        rc = wc_save(&call, key, native, &err);
+        rc = wc_call_check_key(&call, key, report, native, "wasmcache_save", &err);
     call.report.save_error = rc;
     if (rc == 0)
-        call.report.outcome = WASMCACHE_SAVED;
+        rc = wc_save_asked(&call, key, native, &err);
     return wc_call_end(&call, report, rc, &err);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which library is the engine? The build ids of the images that are loaded.
+ * Which library is the engine? The build ids of the images that are loaded. And how our own stays.
  */
 #define _GNU_SOURCE
-#include "os/os.h"
+#include "os/private.h"
 
 #include <dlfcn.h>
 #include <elf.h>
@@ -11,6 +11,7 @@
 #include <link.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 struct search {
     uintptr_t address;
@@ -152,4 +153,17 @@ int wc_os_build_id(const char *symbol, const void *address, const void *here, ui
     dl_iterate_phdr(visit_image, &search);
     *own = search.image == host;
     return (int)search.length;
+}
+
+int wc_os_stay_loaded(const void *here)
+{
+    Dl_info info;
+    ENTER("stay_loaded");
+    /* The program itself stays. */
+    if (image_of(here) == (uintptr_t)getauxval(AT_PHDR))
+        return 0;
+    if (!dladdr(here, &info) || !info.dli_fname ||
+        !dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE))
+        return -ENOMEM;
+    return 0;
 }

@@ -11,6 +11,7 @@
  * followed.
  */
 
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,9 +30,10 @@ enum {
     WC_OS_NO_TMPFILE = 1,   /* open_unnamed fails with -EOPNOTSUPP */
     WC_OS_NO_LINK = 2,      /* link and link_unnamed fail with -EPERM (FAT, some FUSE) */
     WC_OS_NO_NOREPLACE = 4, /* rename_noreplace fails with -EINVAL */
-    WC_OS_NO_STRAIGHT = 16, /* open_dir_straight fails with -ENOSYS */
-    WC_OS_NO_PROC = 8       /* no /proc: fd_path fails with -ENOENT, nothing unnamed is linked, and
+    WC_OS_NO_PROC = 8,      /* no /proc: fd_path fails with -ENOENT, nothing unnamed is linked, and
                                there is no boot id */
+    WC_OS_NO_EVENTFD = 16,  /* a bell is a pipe */
+    WC_OS_NO_STRAIGHT = 32  /* open_dir_straight fails with -ENOSYS */
 };
 
 #ifdef WASMCACHE_TESTING
@@ -171,6 +173,13 @@ char *wc_os_absolute(const char *path);
 int wc_os_build_id(const char *symbol, const void *address, const void *here, uint8_t *out,
                    size_t size, int *own);
 
+/*
+ * Keeps the image (program or library) that `here` lies in loaded until the process ends, whatever
+ * dlclose() says. -ENOMEM: it could not be had.
+ */
+int wc_os_stay_loaded(const void *here);
+
+int64_t wc_os_pid(void);
 uint32_t wc_os_euid(void);
 /* The largest file this process may write without being sent SIGXFSZ. */
 uint64_t wc_os_file_size_limit(void);
@@ -182,5 +191,27 @@ int64_t wc_os_wall_ns(void);
 int wc_os_boot_id(uint8_t out[16]);
 /* Unpredictable bytes. */
 int wc_os_random(void *out, size_t size);
+
+/* ---- threads ---- */
+
+/* Starts a thread that blocks all signals, with a stack of at least `stack` bytes (0: the system's
+ * default). -EAGAIN: no more threads, -ENOMEM. */
+int wc_os_thread_start(pthread_t *out, size_t stack, void *(*body)(void *), void *argument);
+/* How many CPUs this process may use, at least 1. */
+unsigned wc_os_cpus(void);
+
+/* A descriptor to poll: readable from a ring to the next hush. It never blocks. */
+struct wc_os_bell {
+    int fd;      /* to poll, never to read */
+    int ring_fd; /* the same, or the other end of a pipe; -1 */
+};
+#define WC_OS_BELL_INIT                                                                            \
+    {                                                                                              \
+        -1, -1                                                                                     \
+    }
+int wc_os_bell_open(struct wc_os_bell *bell);
+void wc_os_bell_ring(const struct wc_os_bell *bell);
+void wc_os_bell_hush(const struct wc_os_bell *bell);
+void wc_os_bell_close(struct wc_os_bell *bell);
 
 #endif

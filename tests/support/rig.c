@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/rig.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,9 +10,8 @@
 
 #include <cmocka.h>
 
-static void on_event(const wasmcache_event *event, void *payload)
+static void record(struct rig_events *events, const wasmcache_event *event)
 {
-    struct rig_events *events = payload;
     size_t type = (size_t)event->type, used = strlen(events->log);
     assert_true(type < sizeof(events->count) / sizeof(*events->count));
     assert_non_null(event->engine_namespace);
@@ -32,6 +32,15 @@ static void on_event(const wasmcache_event *event, void *payload)
     COPY(path);
     COPY(message);
 #undef COPY
+}
+
+/* Requests tell of theirs on several threads. */
+static void on_event(const wasmcache_event *event, void *payload)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&lock);
+    record(payload, event);
+    pthread_mutex_unlock(&lock);
 }
 
 void rig_init(struct rig *r)

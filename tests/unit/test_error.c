@@ -68,7 +68,8 @@ static void outcome_names(void **state)
     assert_string_equal(wasmcache_outcome_name(WASMCACHE_HIT), "hit");
     assert_string_equal(wasmcache_outcome_name(WASMCACHE_COMPILED), "compiled");
     assert_string_equal(wasmcache_outcome_name(WASMCACHE_SAVED), "saved");
-    assert_string_equal(wasmcache_outcome_name((wasmcache_outcome)4), "unknown");
+    assert_string_equal(wasmcache_outcome_name(WASMCACHE_JOINED), "joined");
+    assert_string_equal(wasmcache_outcome_name((wasmcache_outcome)5), "unknown");
 }
 
 static void version_is_the_headers(void **state)
