@@ -236,6 +236,9 @@ enum {
     WASMCACHE_READ_ONLY = 2u,   /* never write, not even to remove a damaged entry */
     WASMCACHE_REPRODUCIBLE = 4u, /* entries carry no creation and compile time: the same input
                                     gives the same bytes */
+    WASMCACHE_SEALED = 16u,      /* together with READ_ONLY: where root owns the directory and its
+                                    mount is read-only, entries are trusted as shared libraries are,
+                                    and no digest is compared. Elsewhere it changes nothing */
     WASMCACHE_LEGACY = 8u        /* also load what Wasmer's own cache saved: modules without a
                                     trailer, as they are or compressed with LZW. Nothing vouches for
                                     such a file but its owner and its name, and a damaged one can end
@@ -244,6 +247,18 @@ enum {
                                     the engine loads. Only for engines that are attached without
                                     settings, or with "" */
 };
+
+/*
+ * When the digest of an entry is compared, which is what finds damage. It takes a pass over the
+ * entry's bytes, some 9 ms for 53 MB. docs/trust.md has what each finds and what not.
+ */
+typedef enum wasmcache_verify {
+    WASMCACHE_VERIFY_ONCE = 0, /* once for each file as it is: again when anything was written to
+                                  it, the machine was started anew, or verify_seconds are over */
+    WASMCACHE_VERIFY_ALWAYS,   /* at each load */
+    WASMCACHE_VERIFY_NEVER     /* never at a load: only key, engine and lengths are compared. For
+                                  directories that something else checks */
+} wasmcache_verify;
 
 typedef struct wasmcache_options {
     size_t size;     /* sizeof(wasmcache_options) */
@@ -256,11 +271,17 @@ typedef struct wasmcache_options {
     size_t trust_uid_count;      /* at most 64 */
     wasmcache_event_fn on_event; /* NULL: none */
     void *payload;               /* handed to on_event; must live until the last detach */
+    wasmcache_verify verify;
+    uint64_t verify_seconds; /* ONCE: how long a check counts; 0: seven days */
+    const char *hints_dir;   /* where is remembered what was checked and hashed, for a cache whose
+                                own directory cannot be written, such as one in an image; judged and
+                                made like dir. NULL: in dir */
 } wasmcache_options;
 
 #define WASMCACHE_OPTIONS_INIT                                                                     \
     {                                                                                              \
-        sizeof(wasmcache_options), NULL, 0, WASMCACHE_SHARE_PRIVATE, NULL, 0, NULL, NULL           \
+        sizeof(wasmcache_options), NULL, 0, WASMCACHE_SHARE_PRIVATE, NULL, 0, NULL, NULL,          \
+            WASMCACHE_VERIFY_ONCE, 0, NULL                                                         \
     }
 
 /*

@@ -23,15 +23,19 @@ static const char *table_name(const struct wc_hint_look *look)
     const uint16_t one = 1;
     uint8_t first;
     memcpy(&first, &one, 1);
-    return (first ? name_little : name_big) + (look->beside ? 0 : strlen("../"));
+    return (first ? name_little : name_big) + (look->place == WC_HINT_BESIDE ? 0 : strlen("../"));
 }
 
 void wc_hints_init(struct wc_hints *hints, int writes)
 {
     memset(hints, 0, sizeof(*hints));
     pthread_mutex_init(&hints->lock, NULL);
-    hints->has_boot = wc_os_boot_id(hints->boot) == 0;
     hints->writes = writes;
+}
+
+void wc_hints_find_boot(struct wc_hints *hints)
+{
+    hints->has_boot = wc_os_boot_id(hints->boot) == 0;
 }
 
 void wc_hints_release(struct wc_hints *hints)
@@ -47,20 +51,22 @@ void wc_hint_look_start(struct wc_hint_look *look, struct wc_hints *hints)
     look->at = -1;
     look->fd = -1;
     look->tried = 0;
-    look->beside = 0;
+    look->place = WC_HINT_INSIDE;
     look->owner = 0;
 }
 
-void wc_hint_look_at(struct wc_hint_look *look, int at, int beside, uint32_t owner)
+void wc_hint_look_at(struct wc_hint_look *look, int at, enum wc_hint_place place, uint32_t owner)
 {
     look->at = at;
-    look->beside = beside;
+    look->place = place;
     look->owner = owner;
 }
 
 void wc_hint_look_end(struct wc_hint_look *look)
 {
     wc_os_close(look->fd);
+    if (look->place == WC_HINT_INSIDE_OWN)
+        wc_os_close(look->at);
     look->fd = -1;
     look->at = -1;
 }

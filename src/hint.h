@@ -7,7 +7,7 @@
  *
  *     struct wc_hint_look look;
  *     wc_hint_look_start(&look, &cache->hints);
- *     wc_hint_look_at(&look, dir_fd, 0, owner);          // where the table lies, once that is open
+ *     wc_hint_look_at(&look, dir_fd, WC_HINT_INSIDE, owner);          // where the table lies, once that is open
  *     if (wc_hint_of_file(&about, look.hints, WC_HINT_SOURCE, &st) && wc_hint_get(&look, &about, &hint))
  *         ... hint.value
  *     wc_hint_put(&look, &about, &hint);
@@ -58,23 +58,32 @@ struct wc_hints {
     int writes;           /* 0: the file is only read */
 };
 
+/* Where the table lies as seen from a directory. */
+enum wc_hint_place {
+    WC_HINT_BESIDE,    /* in the one above it */
+    WC_HINT_INSIDE,    /* in it */
+    WC_HINT_INSIDE_OWN /* in it, and it is closed at the end */
+};
+
 /* The use of the table during one call. */
 struct wc_hint_look {
     struct wc_hints *hints;
     int at;         /* -1: there is no table */
-    int beside;     /* it lies beside the directory `at`, not in it */
+    enum wc_hint_place place;
     int fd;         /* the table, -1: not open */
     int tried;      /* it was opened, or that failed */
     uint32_t owner; /* of the directory */
 };
 
 void wc_hints_init(struct wc_hints *hints, int writes);
+/* Without it nothing is known of files. */
+void wc_hints_find_boot(struct wc_hints *hints);
 void wc_hints_release(struct wc_hints *hints);
 
 void wc_hint_look_start(struct wc_hint_look *look, struct wc_hints *hints);
-/* The table lies in the directory `at`, or `beside` it in the one above: a directory that was judged
- * and belongs to `owner`. `at` stays the caller's, and open until the end. */
-void wc_hint_look_at(struct wc_hint_look *look, int at, int beside, uint32_t owner);
+/* The table lies in a directory that was judged and belongs to `owner`. `at` must stay open until
+ * the end. */
+void wc_hint_look_at(struct wc_hint_look *look, int at, enum wc_hint_place place, uint32_t owner);
 void wc_hint_look_end(struct wc_hint_look *look);
 
 /* What a file is, as long as nobody writes to it: device, inode, size, both times, and since when

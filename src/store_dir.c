@@ -141,6 +141,7 @@ int wc_store_open_entry(struct wc_entry_file *out, const struct wc_store *store,
     int rc;
 
     out->has_trailer = 0;
+    out->stamped = 0;
     memset(&out->st, 0, sizeof(out->st));
     wc_entry_name(out->name, expect->key);
     wc_path_join(out->path, folder->path, out->name);
@@ -203,6 +204,13 @@ static int read_digest(const struct wc_entry_file *file, struct wc_digest *out,
         wc_digest_free(state);
     free(piece);
     return rc;
+}
+
+int wc_entry_file_unchanged(const struct wc_entry_file *file)
+{
+    struct wc_os_stat now;
+    return wc_os_fstat(file->fd, &now) == 0 && now.size == file->st.size &&
+           now.mtime_ns == file->st.mtime_ns && now.ctime_ns == file->st.ctime_ns;
 }
 
 int wc_entry_file_verify(struct wc_entry_file *file, struct wc_error *err)

@@ -88,6 +88,8 @@ int wc_os_fstat(int fd, struct wc_os_stat *out);
 int wc_os_stat_at(int at, const char *name, struct wc_os_stat *out);
 /* Of the directory that the directory `fd` lies in. */
 int wc_os_stat_parent(int fd, struct wc_os_stat *out);
+/* By path; links are followed. */
+int wc_os_stat_path(const char *path, struct wc_os_stat *out);
 /* By path; a link is not followed. */
 int wc_os_lstat(const char *path, struct wc_os_stat *out);
 /* Reads until `size` bytes or the end of the file. Returns how many. */
@@ -119,6 +121,8 @@ int wc_os_fd_path(int fd, const struct wc_os_stat *st, char out[40]);
 int64_t wc_os_settles_after_ns(int fd);
 /* 1 if programs may not be mapped from the file system of `fd`, 0 if they may or it is unknown. */
 int wc_os_is_noexec(int fd);
+/* 1 if the file system of `fd` is mounted read-only, 0 if not or it is unknown. */
+int wc_os_is_read_only(int fd);
 /* Maps the first `size` (> 0) bytes for reading. */
 int wc_os_map(int fd, size_t size, const void **out);
 void wc_os_unmap(const void *bytes, size_t size);

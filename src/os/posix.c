@@ -216,6 +216,16 @@ int wc_os_stat_parent(int fd, struct wc_os_stat *out)
     return wc_os_stat_at(fd, "..", out);
 }
 
+int wc_os_stat_path(const char *path, struct wc_os_stat *out)
+{
+    struct stat st;
+    ENTER("stat_path");
+    if (stat(path, &st) < 0)
+        return -errno;
+    stat_from(&st, out);
+    return 0;
+}
+
 int wc_os_lstat(const char *path, struct wc_os_stat *out)
 {
     return wc_os_stat_at(AT_FDCWD, path, out);
@@ -352,15 +362,25 @@ int wc_os_fd_path(int fd, const struct wc_os_stat *st, char out[40])
     return st->size != now.size || st->mtime_ns != now.mtime_ns || st->ctime_ns != now.ctime_ns;
 }
 
+/* Is the file system of `fd` mounted with that flag? */
+static int is_mounted_with(int fd, unsigned long flag)
+{
+    struct statvfs vfs;
+    return fstatvfs(fd, &vfs) == 0 && (vfs.f_flag & flag) != 0;
+}
+
 int wc_os_is_noexec(int fd)
 {
 #ifdef ST_NOEXEC
-    struct statvfs vfs;
-    return fstatvfs(fd, &vfs) == 0 && (vfs.f_flag & ST_NOEXEC) != 0;
+    return is_mounted_with(fd, ST_NOEXEC);
 #else
-    (void)fd;
-    return 0;
+    return is_mounted_with(fd, 0);
 #endif
+}
+
+int wc_os_is_read_only(int fd)
+{
+    return is_mounted_with(fd, ST_RDONLY);
 }
 
 int wc_os_map(int fd, size_t size, const void **out)

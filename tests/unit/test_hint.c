@@ -36,8 +36,9 @@ struct lab {
 static void start(struct lab *l)
 {
     wc_hints_init(&l->hints, 1);
+    wc_hints_find_boot(&l->hints);
     wc_hint_look_start(&l->look, &l->hints);
-    wc_hint_look_at(&l->look, l->fd, 0, (uint32_t)geteuid());
+    wc_hint_look_at(&l->look, l->fd, WC_HINT_INSIDE, (uint32_t)geteuid());
 }
 
 static void stop(struct lab *l)
@@ -132,7 +133,7 @@ static void what_was_put_is_there_here_and_in_another_process(void **state)
     struct wc_hint_about it = about(7);
     struct wc_hint hint;
     assert_int_equal(has(l, 7), 0);
-    assert_string_equal(scratch_tree(&l->s, l->dir), ""); /* looking makes nothing */
+    assert_false(scratch_exists(l->table)); /* looking makes nothing */
     wc_os_wall_forced = INT64_C(1700000000) * 1000000000;
     put(l, 7);
     assert_int_equal(has(l, 7), 1);
@@ -157,7 +158,7 @@ static void beside_a_folder_it_is_the_same_table(void **state)
     folder = open(scratch_in(&l->s, "cache/ns-v1"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     put(l, 1);
     again(l);
-    wc_hint_look_at(&l->look, folder, 1, (uint32_t)geteuid());
+    wc_hint_look_at(&l->look, folder, WC_HINT_BESIDE, (uint32_t)geteuid());
     assert_int_equal(has(l, 1), 1);
     put(l, 2);
     again(l);
@@ -168,10 +169,10 @@ static void beside_a_folder_it_is_the_same_table(void **state)
 static void without_a_directory_it_lives_in_the_process(void **state)
 {
     struct lab *l = *state;
-    wc_hint_look_at(&l->look, -1, 0, 0);
+    wc_hint_look_at(&l->look, -1, WC_HINT_INSIDE, 0);
     put(l, 1);
     assert_int_equal(has(l, 1), 1);
-    assert_string_equal(scratch_tree(&l->s, l->dir), "");
+    assert_false(scratch_exists(l->table));
     again(l);
     assert_int_equal(has(l, 1), 0);
 }
@@ -182,8 +183,9 @@ static void who_may_not_write_reads(void **state)
     put(l, 1);
     stop(l);
     wc_hints_init(&l->hints, 0);
+    wc_hints_find_boot(&l->hints);
     wc_hint_look_start(&l->look, &l->hints);
-    wc_hint_look_at(&l->look, l->fd, 0, (uint32_t)geteuid());
+    wc_hint_look_at(&l->look, l->fd, WC_HINT_INSIDE, (uint32_t)geteuid());
     put(l, 2);
     assert_int_equal(has(l, 2), 1); /* in the process */
     again(l);
@@ -319,7 +321,7 @@ static void another_users_table_is_not_believed(void **state)
     struct lab *l = *state;
     put(l, 1);
     again(l);
-    wc_hint_look_at(&l->look, l->fd, 0, (uint32_t)geteuid() + 1);
+    wc_hint_look_at(&l->look, l->fd, WC_HINT_INSIDE, (uint32_t)geteuid() + 1);
     assert_int_equal(has(l, 1), 0);
 }
 
@@ -502,7 +504,7 @@ static void a_limit_on_file_sizes_is_not_met(void **state)
     for (uint64_t i = 0; i < 100; i++)
         put(l, i); /* SIGXFSZ would end us */
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-    assert_string_equal(scratch_tree(&l->s, l->dir), "");
+    assert_false(scratch_exists(l->table));
 }
 
 /* ---- many at a time ---- */
@@ -539,7 +541,7 @@ static int member(void *argument)
                 put(l, number);
             wc_hint_look_end(&l->look);
             wc_hint_look_start(&l->look, &l->hints);
-            wc_hint_look_at(&l->look, l->fd, 0, (uint32_t)geteuid());
+            wc_hint_look_at(&l->look, l->fd, WC_HINT_INSIDE, (uint32_t)geteuid());
         }
     }
     stop(l);
