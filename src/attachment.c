@@ -94,6 +94,100 @@ static int make_fingerprint(struct wc_identity *identity, const wasmcache_attach
     return 0;
 }
 
+/* Looks into the table of hints of the cache directory, if that is there. Ended by the caller. */
+static void look_start(struct wc_hint_look *look, wasmcache *cache)
+{
+    struct wc_gate_found found;
+    struct wc_error ignored;
+    int fd;
+    wc_error_init(&ignored);
+    wc_hint_look_start(look, &cache->hints);
+    if (wc_gate_open(&cache->store.gate, cache->hints_dir ? cache->hints_dir : cache->store.dir,
+                     WC_GATE_LOOK, &fd, &found, &ignored) == 0)
+        wc_hint_look_at(look, fd, WC_HINT_INSIDE_OWN, found.uid);
+}
+
+/*
+ * What the probe depends on, if the embedder vouches with a string that it tells its configurations
+ * apart: the very library, the string, the processor. 0: the probe has to be made.
+ */
+static int name_probe(uint8_t out[32], const wasmcache_attachment *attachment)
+{
+    const wasmcache_attach_options *o = &attachment->options;
+    struct wc_sha256_state state;
+    uint8_t build_id[32], cpu[64];
+    int own, cpu_length, length = 0;
+    if (!o->settings || !o->settings[0] || !o->code)
+        return 0;
+    length = wc_os_build_id(o->code_symbol, o->code, attachment->table_address, build_id,
+                            sizeof(build_id), &own);
+    cpu_length = wc_os_cpu(cpu);
+    if (length <= 0 || cpu_length <= 0)
+        return 0;
+    wc_sha256_start(&state);
+    add_text(&state, attachment->name);
+    add_text(&state, o->compiler);
+    add_text(&state, o->engine_version);
+    add_text(&state, o->target);
+    add_text(&state, o->settings);
+    add_field(&state, build_id, (size_t)length);
+    add_field(&state, cpu, (size_t)cpu_length);
+    wc_sha256_finish(&state, out);
+    return 1;
+}
+
+/* 1: the probe of this engine is known from before. */
+static int recall_probe(const wasmcache_attachment *attachment, const uint8_t name[32],
+                        uint8_t probe_hash[32], uint32_t *version)
+{
+    struct wc_hint_about probed, versioned;
+    struct wc_hint_look look;
+    struct wc_hint hint;
+    int found;
+    wc_hint_of_hash(&probed, WC_HINT_PROBE, name);
+    wc_hint_of_hash(&versioned, WC_HINT_VERSION, name);
+    look_start(&look, attachment->cache);
+    found = wc_hint_get(&look, &probed, &hint);
+    if (found)
+        memcpy(probe_hash, hint.value, sizeof(hint.value));
+    found = found && wc_hint_get(&look, &versioned, &hint);
+    if (found)
+        *version = hint.value[0] | (uint32_t)hint.value[1] << 8 | (uint32_t)hint.value[2] << 16 |
+                   (uint32_t)hint.value[3] << 24;
+    wc_hint_look_end(&look);
+    return found;
+}
+
+static void remember_probe(const wasmcache_attachment *attachment, const uint8_t name[32],
+                           const uint8_t probe_hash[32], uint32_t version)
+{
+    const uint8_t version_value[32] = {(uint8_t)version, (uint8_t)(version >> 8),
+                                       (uint8_t)(version >> 16), (uint8_t)(version >> 24)};
+    struct wc_hint_about probed, versioned;
+    struct wc_hint_look look;
+    wc_hint_of_hash(&probed, WC_HINT_PROBE, name);
+    wc_hint_of_hash(&versioned, WC_HINT_VERSION, name);
+    look_start(&look, attachment->cache);
+    wc_hint_put(&look, &probed, probe_hash);
+    wc_hint_put(&look, &versioned, version_value);
+    wc_hint_look_end(&look);
+}
+
+/* The probe, made now or known from before. */
+static int probe_or_recall(struct wc_identity *identity, const wasmcache_attachment *attachment,
+                           uint32_t *version, struct wc_error *err)
+{
+    uint8_t name[32];
+    const int named = name_probe(name, attachment);
+    int rc;
+    if (named && recall_probe(attachment, name, identity->probe, version))
+        return 0;
+    rc = probe(attachment, identity->probe, version, err);
+    if (rc == 0 && named)
+        remember_probe(attachment, name, identity->probe, *version);
+    return rc;
+}
+
 /* Fills in what the probe shows. Negative: this engine cannot be cached. */
 static int look_at_engine(struct wc_identity *identity, const wasmcache_attachment *attachment,
                           struct wc_error *err)
@@ -109,7 +203,7 @@ static int look_at_engine(struct wc_identity *identity, const wasmcache_attachme
                        "(\"\" if nothing is changed) or a fingerprint");
     if (!table->probe)
         return 0;
-    rc = probe(attachment, identity->probe, &version, err);
+    rc = probe_or_recall(identity, attachment, &version, err);
     if (rc < 0)
         return rc;
     identity->probed = 1;
@@ -381,16 +475,19 @@ int wasmcache_attachment_status(wasmcache_attachment *attachment, wasmcache_atta
 int wc_attachment_recheck(wasmcache_attachment *attachment, struct wc_error *err)
 {
     const struct wc_identity *identity = wc_attachment_identity(attachment);
-    uint8_t now[32];
-    uint32_t ignored;
+    uint8_t now[32], name[32];
+    uint32_t version;
     int rc;
     if (!identity->probed || attachment->table.flags & WASMCACHE_ENGINE_SETTINGS_REQUIRED)
         return 0;
-    rc = probe(attachment, now, &ignored, err);
+    rc = probe(attachment, now, &version, err);
     if (rc < 0)
         return rc;
     if (memcmp(now, identity->probe, sizeof(now)) == 0)
         return 0;
+    /* Whether it changed or was remembered wrongly: the next process is to know better. */
+    if (name_probe(name, attachment))
+        remember_probe(attachment, name, now, version);
     return wc_fail(err, WASMCACHE_EMISMATCH, 0, "probe", NULL,
                    "The engine makes other code than when it was first used; nothing is saved");
 }

@@ -97,6 +97,18 @@ int wc_hint_of_file(struct wc_hint_about *out, const struct wc_hints *hints, enu
     return 1;
 }
 
+void wc_hint_of_hash(struct wc_hint_about *out, enum wc_hint_kind kind, const uint8_t hash[32])
+{
+    const uint64_t fields[2] = {VERSION, (uint64_t)kind};
+    struct wc_sha256_state state;
+    uint8_t again[32];
+    wc_sha256_start(&state);
+    wc_sha256_add(&state, fields, sizeof(fields));
+    wc_sha256_add(&state, hash, 32);
+    wc_sha256_finish(&state, again);
+    memcpy(out->id, again, sizeof(out->id));
+}
+
 int wc_hint_is_settled(int fd, const struct wc_os_stat *st)
 {
     const int64_t age = wc_os_settles_after_ns(fd);

@@ -36,7 +36,9 @@
 
 enum wc_hint_kind {
     WC_HINT_SOURCE = 1, /* a file's identity -> the SHA-256 of what is in it */
-    WC_HINT_VERIFIED    /* an entry's identity -> its digest, which was found to be right */
+    WC_HINT_VERIFIED,   /* an entry's identity -> its digest, which was found to be right */
+    WC_HINT_PROBE,      /* an engine as the embedder and the machine name it -> what its probe gave */
+    WC_HINT_VERSION     /* the same -> the version of its artifacts, 4 bytes little-endian */
 };
 
 /* What a hint is about. */
@@ -90,6 +92,9 @@ void wc_hint_look_end(struct wc_hint_look *look);
  * the machine runs. 0: no boot id, so that the same numbers may mean another file. */
 int wc_hint_of_file(struct wc_hint_about *out, const struct wc_hints *hints, enum wc_hint_kind kind,
                     const struct wc_os_stat *st);
+
+/* Anything that 32 bytes name. */
+void wc_hint_of_hash(struct wc_hint_about *out, enum wc_hint_kind kind, const uint8_t hash[32]);
 
 /*
  * May something be remembered of a file that `st` is of, which was read since? Only if a write that

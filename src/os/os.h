@@ -184,6 +184,10 @@ int wc_os_build_id(const char *symbol, const void *address, const void *here, ui
 int wc_os_stay_loaded(const void *here);
 
 int64_t wc_os_pid(void);
+/* What this processor can do, as far as it makes a difference to compilers: at most 64 bytes, the
+ * same for all processors of the machine. Returns how many; 0: it cannot be told here. */
+int wc_os_cpu(uint8_t out[64]);
+
 uint32_t wc_os_euid(void);
 /* The largest file this process may write without being sent SIGXFSZ. */
 uint64_t wc_os_file_size_limit(void);
