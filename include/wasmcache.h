@@ -42,8 +42,8 @@
  *  - Structs that callers fill start with their size and have an INIT macro; a library that is
  *    newer or older than the header understands each other's as far as both know the fields.
  *  - Every function may be called from any thread at any time, on the same objects too, except
- *    those that end an object (close, detach, release, iterator_close), which must come after all
- *    other calls on it.
+ *    those that end an object (close, detach, release, free, iterator_close), which must come after
+ *    all other calls on it.
  *  - Strings are UTF-8 or raw file names, ended by NUL. Sizes are in bytes, times in nanoseconds
  *    unless the name says otherwise.
  */

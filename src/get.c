@@ -186,7 +186,7 @@ static int get_native(struct wc_call *call, void **native, void **engine_error,
     int rc = wc_get_check_call(call, report, out, function, err);
     if (rc == 0)
         rc = wc_get_check(&get, call, source, options, err);
-    if (rc < 0)
+    if (rc)
         return rc;
     rc = wc_get_key(&get, call, err);
     if (rc == 0)
