@@ -124,11 +124,6 @@ static int finish(const char *file, wasm_trap_t *trap)
 /* ---- WASI -------------------------------------------------------------------------------------
  */
 
-static bool begins(const wasm_name_t *name, const char *prefix)
-{
-    return name->size >= strlen(prefix) && !memcmp(name->data, prefix, strlen(prefix));
-}
-
 static struct wasi_env_t *make_wasi(wasm_store_t *store, const struct cli_program *program)
 {
     struct wasi_config_t *config = cli_wasmer.wasi_config_new(program->argv[0]);
@@ -165,31 +160,26 @@ static struct wasi_env_t *make_wasi(wasm_store_t *store, const struct cli_progra
 /* ---- instances --------------------------------------------------------------------------------
  */
 
-/* What a module wants that nobody gives it. */
-static int missing_imports(const struct cli_program *program, const wasm_importtype_vec_t *imports,
-                           bool wasi)
+static bool is_wasi(const wasm_importtype_t *import)
 {
-    struct cli_names names = {0};
-    size_t i;
+    /* Preview 1 as on the other engine. Wasmer could do more (WASIX: sockets, processes), which is
+     * more than a program is to get unasked. */
+    static const char name[] = "wasi_snapshot_preview1";
+    const wasm_name_t *from = cli_wasmer.wasm_importtype_module(import);
 
-    for (i = 0; i < imports->size; i++) {
-        const wasm_name_t *module = cli_wasmer.wasm_importtype_module(imports->data[i]);
-        const wasm_name_t *name = cli_wasmer.wasm_importtype_name(imports->data[i]);
-        char text[64];
+    return from->size == sizeof(name) - 1 && !memcmp(from->data, name, sizeof(name) - 1);
+}
 
-        snprintf(text, sizeof(text), "%.*s.%.*s", module->size < 31 ? (int)module->size : 31,
-                 module->data, name->size < 31 ? (int)name->size : 31, name->data);
-        cli_names_add(&names, text, strlen(text));
-    }
-    if (wasi)
-        cli_error("cannot run %s: it needs WASI, and %s was built without; have one built with "
-                  "WASMER_FEATURES=wasi tools/engine-wasmer and name its lib/libwasmer.so with "
-                  "--engine PATH, or take another engine",
-                  program->file, cli_wasmer.path);
-    else
-        cli_error("cannot run %s: it imports what the tool does not have: %s", program->file,
-                  names.text);
-    return CLI_FAILED;
+/* "module.name, ..." of the imports that are not WASI's. */
+static void add_import(struct cli_names *names, const wasm_importtype_t *import)
+{
+    const wasm_name_t *from = cli_wasmer.wasm_importtype_module(import);
+    const wasm_name_t *name = cli_wasmer.wasm_importtype_name(import);
+    char text[64];
+
+    snprintf(text, sizeof(text), "%.*s.%.*s", from->size < 31 ? (int)from->size : 31, from->data,
+             name->size < 31 ? (int)name->size : 31, name->data);
+    cli_names_add(names, text, strlen(text));
 }
 
 /* Fills instance->imports. */
@@ -197,29 +187,39 @@ static int take_imports(struct instance *instance, const wasm_module_t *module,
                         const struct cli_program *program)
 {
     wasm_importtype_vec_t imports = {0, NULL};
+    struct cli_names others = {0};
     bool wasi = false;
-    int status = CLI_OK;
     size_t i;
 
     cli_wasmer.wasm_module_imports(module, &imports);
     for (i = 0; i < imports.size; i++) {
-        const wasm_name_t *from = cli_wasmer.wasm_importtype_module(imports.data[i]);
-
-        wasi |= begins(from, "wasi_") || begins(from, "wasix_");
-    }
-    if (wasi && cli_wasmer.has_wasi) {
-        instance->wasi = make_wasi(instance->store, program);
-        if (!instance->wasi)
-            status = CLI_FAILED;
-        else if (!cli_wasmer.wasi_get_imports(instance->store, instance->wasi, module,
-                                              &instance->imports))
-            status = fail(program->file);
-    } else if (imports.size) {
-        status = missing_imports(program, &imports, wasi);
+        if (is_wasi(imports.data[i]))
+            wasi = true;
+        else
+            add_import(&others, imports.data[i]);
     }
     if (imports.data)
         cli_wasmer.wasm_importtype_vec_delete(&imports);
-    return status;
+    if (others.used) {
+        cli_error("cannot run %s: it imports what the tool does not have: %s", program->file,
+                  others.text);
+        return CLI_FAILED;
+    }
+    if (!wasi)
+        return CLI_OK;
+    if (!cli_wasmer.has_wasi) {
+        cli_error("cannot run %s: it needs WASI, and %s was built without; have one built with "
+                  "WASMER_FEATURES=wasi tools/engine-wasmer and name its lib/libwasmer.so with "
+                  "--engine PATH, or take another engine",
+                  program->file, cli_wasmer.path);
+        return CLI_FAILED;
+    }
+    instance->wasi = make_wasi(instance->store, program);
+    if (!instance->wasi)
+        return CLI_FAILED;
+    if (!cli_wasmer.wasi_get_imports(instance->store, instance->wasi, module, &instance->imports))
+        return fail(program->file);
+    return CLI_OK;
 }
 
 static wasm_externkind_t export_kind(const struct instance *instance, size_t i)
