@@ -6,6 +6,7 @@
 #   make wasmer     builds Wasmer from source, once: some seven to twelve minutes; what is built after that has it too
 #   make check      every test                    make check-large    what takes php, esbuild and yosys: minutes
 #   make check-asan, check-tsan                   the tests under sanitizers
+#   make interop    one directory for Wasmer's own Rust cache and ours; what it needs is built once: some twenty minutes
 #   make check-headers, check-includes, check-symbols, check-style, check-install, check-fuzz
 #   make install [PREFIX=/usr/local] [DESTDIR=]   make format    make clean
 #
@@ -25,7 +26,7 @@ build = wasmtime=$$(tools/engine-wasmtime --have) && wasmer=$$(tools/engine-wasm
 # test,PRESET
 test = ctest --preset $(1) -j $(JOBS)
 
-.PHONY: build run wasmer check check-large check-asan check-tsan check-headers check-includes check-symbols check-style \
+.PHONY: build run wasmer check check-large check-asan check-tsan interop check-headers check-includes check-symbols check-style \
 	check-install check-fuzz install format clean set-up-check set-up-run
 
 build:
@@ -51,6 +52,7 @@ set-up-check:
 	@. tools/versions; for v in $$WASMTIME_OLDER; do tools/engine-wasmtime $$v >/dev/null || exit 1; done
 	@tools/engine-wasmer >/dev/null || [ $$? -eq 3 ]
 	@tools/modules boolector sqlite >/dev/null || [ $$? -eq 3 ]
+	@tools/rust-program weezl >/dev/null || [ $$? -eq 3 ]
 
 check: set-up-check
 	@$(MAKE) build
@@ -66,14 +68,23 @@ check-asan check-tsan: check-%: set-up-check
 	@$(call build,$*)
 	@$(call test,$*)
 
+# Exit status 3 of the tools and 77 of the script: there is no cargo. That is said, and no failure.
+interop:
+	@tools/deps check
+	@tools/modules sqlite >/dev/null || [ $$? -eq 3 ]
+	@tools/engine-wasmer >/dev/null || [ $$? -eq 3 ]
+	@tools/rust-program interop >/dev/null || [ $$? -eq 3 ]
+	@$(MAKE) build
+	@WASMCACHE_SOURCE_DIR="$(CURDIR)" WASMCACHE_BINARY_DIR="$(CURDIR)/build/release" tests/interop/run.sh || [ $$? -eq 77 ]
+
 # The fuzz targets, each for FUZZ_SECONDS: what clang says of the sources, and a look beyond the corpus.
 FUZZ_SECONDS ?= 10
 check-fuzz:
 	@mkdir -p build
 	@CC=clang cmake -S . -B build/fuzz -DWASMCACHE_FUZZ=ON -DWASMCACHE_WERROR=$(WERROR) -DWASMCACHE_TOOL=OFF -DWASMTIME_ROOT= \
 		>build/fuzz.log || { cat build/fuzz.log; exit 1; }
-	@cmake --build build/fuzz -j $(JOBS) --target fuzz_trailer fuzz_namespace wasmcache $(if $(V),-v)
-	@for t in trailer namespace; do \
+	@cmake --build build/fuzz -j $(JOBS) --target fuzz_trailer fuzz_namespace fuzz_lzw wasmcache $(if $(V),-v)
+	@for t in trailer namespace lzw; do \
 		mkdir -p build/fuzz/new-$$t && \
 		build/fuzz/tests/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ \
 			build/fuzz/new-$$t tests/fuzz/corpus/$$t >build/fuzz/$$t.log 2>&1 || { tail -40 build/fuzz/$$t.log; exit 1; }; \

@@ -52,6 +52,19 @@ static int load_plain(struct wc_call *call, const struct wc_entry_file *file, vo
     return rc == WASMCACHE_EENGINE ? judge_refusal(file, (size_t)file->st.size, err) : rc;
 }
 
+/* Does what comes out begin as an artifact does, as far as the engine can tell? Asked before there is
+ * memory for all of it: the file's own length says nothing about how much that is. */
+static int begins_as_artifact(const struct wc_call *call, const uint8_t *bytes, size_t size,
+                              size_t length)
+{
+    uint8_t head[1024] = {0};
+    if (!call->attachment->table.artifact_version)
+        return 1;
+    length = length < sizeof(head) ? length : sizeof(head);
+    (void)wc_lzw_decode(head, length, bytes, size); /* it ends early, unless that is all */
+    return form_of(call, head, length) == ARTIFACT;
+}
+
 static int load_compressed(struct wc_call *call, const struct wc_entry_file *file,
                            const uint8_t *bytes, void **native, struct wc_error *err)
 {
@@ -64,13 +77,15 @@ static int load_compressed(struct wc_call *call, const struct wc_entry_file *fil
 
     if (wc_lzw_length(&length, bytes, size, OUTPUT_MAX) < 0 || !length)
         return useless(file, "neither an artifact nor one that was compressed", err);
+    if (!begins_as_artifact(call, bytes, size, length))
+        return useless(file, "what was compressed is no artifact of this version", err);
     artifact = malloc(length);
     if (!artifact)
-        return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", file->path,
-                       "No memory to decompress %s", file->path);
-    wc_lzw_decode(artifact, length, bytes, size);
-    if (a->table.artifact_version && form_of(call, artifact, length) != ARTIFACT)
-        rc = useless(file, "what was compressed is no artifact of this version", err);
+        return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", file->path, "No memory to decompress %s",
+                       file->path);
+    if (wc_lzw_decode(artifact, length, bytes, size) < 0)
+        rc = wc_fail(err, WASMCACHE_EBUSY, 0, NULL, file->path, "%s changed while it was read",
+                     file->path);
     else if (a->table.deserialize(a->engine, call->kind, artifact, length, native, &error))
         rc = wc_engine_failure(a, error, "deserialize", err);
     free(artifact);

@@ -5,135 +5,119 @@
 
 enum { CLEAR = 256, END = 257, FIRST = 258, CODES = 4096, LEAST_BITS = 9, MOST_BITS = 12 };
 
-/* Where we are in the codes. A code's string is that of an earlier one and one byte more; how long
- * it is takes 32 bits, since each is at most one longer than the one before. */
-struct reader {
+/*
+ * A code's string is the one read before it came into the table, and the first byte of the one read
+ * then: it stands in the output already, from where the one before stands to one byte behind it.
+ * So where each begins says all: code c has the bytes
+ *
+ *     start[c - FIRST] .. start[c + 1 - FIRST], both included.
+ *
+ * These are counted from the last clear. The table is full after 3,838 codes, and no string is more
+ * than one byte longer than the longest before it, so that they are below 3,839 * 3,840 / 2.
+ */
+struct decoder {
     const uint8_t *bytes;
     size_t size;
-    size_t at;      /* the next byte */
+    size_t at;       /* the next byte */
     uint32_t buffer; /* of it the low `held` bits are not used yet */
     unsigned held;
-    unsigned bits; /* of the next code */
-    unsigned next; /* the code that is added next; CODES: the table is full */
-    int previous;  /* the code before, -1: none since the last clear */
+    unsigned bits;  /* of the next code */
+    unsigned next;  /* what comes into the table with the next string; END: nothing, it is the
+                       first since a clear; CODES: nothing, the table is full */
+    size_t cleared; /* length of the output at the last clear */
+    uint32_t start[CODES - FIRST + 1];
 };
 
-/* Length of each code's string; and for the second pass where in the output it first stood. */
-struct table {
-    uint32_t length[CODES];
-    size_t start[CODES];
-};
+/* Of the stack of a host's thread, which may have no more than 64 KiB. */
+_Static_assert(sizeof(struct decoder) <= 15u * 1024 + 512, "the table fits into 16 KiB of stack");
 
-static void clear(struct reader *r)
+static void clear(struct decoder *d, size_t length)
 {
-    r->bits = LEAST_BITS;
-    r->next = FIRST;
-    r->previous = -1;
+    d->bits = LEAST_BITS;
+    d->next = END;
+    d->cleared = length;
 }
 
 /* The next code, -1 at the end of the input. */
-static int read_code(struct reader *r)
+static int read_code(struct decoder *d)
 {
-    int code;
-    while (r->held < r->bits) {
-        if (r->at == r->size)
+    while (d->held < d->bits) {
+        if (d->at == d->size)
             return -1;
-        r->buffer = r->buffer << 8 | r->bytes[r->at++];
-        r->held += 8;
+        d->buffer = d->buffer << 8 | d->bytes[d->at++];
+        d->held += 8;
     }
-    r->held -= r->bits;
-    code = (int)(r->buffer >> r->held & ((1u << r->bits) - 1));
-    return code;
+    d->held -= d->bits;
+    return (int)(d->buffer >> d->held & ((1u << d->bits) - 1));
 }
 
-/*
- * The next code that stands for a string; CLEAR was dealt with. END; -1: the stream is broken.
- * *added: the code that came into the table with it, which is the string of the one before and the
- * first byte of this one; -1: none.
- */
-static int next_string(struct reader *r, int *added)
+/* With the next string, which will stand at `length` in the output, a code comes into the table,
+ * and the one after it begins there. */
+static void add(struct decoder *d, size_t length)
 {
-    int code;
-    *added = -1;
-    for (;;) {
-        code = read_code(r);
-        if (code != CLEAR)
-            break;
-        clear(r);
-    }
-    if (code < 0 || code == END)
-        return code;
-    if (r->previous < 0) { /* the first one stands for itself */
-        if (code > 255)
-            return -1;
-    } else if (r->next < CODES) {
-        if ((unsigned)code > r->next) /* equal: it is the very one that is being added */
-            return -1;
-        *added = (int)r->next++;
-        if (r->next == 1u << r->bits && r->bits < MOST_BITS)
-            r->bits++;
-    }
-    r->previous = code;
-    return code;
+    if (d->next == CODES)
+        return;
+    d->next++;
+    d->start[d->next - FIRST] = (uint32_t)(length - d->cleared);
+    /* Not one code earlier, as TIFF has it; and the last 12 bits stay. */
+    if (d->next == 1u << d->bits && d->bits < MOST_BITS)
+        d->bits++;
 }
 
-static void start(struct reader *r, const uint8_t *bytes, size_t size)
+/* The string of `code`, `n` bytes, which `out` has already but for the newest code's last byte. */
+static void write_string(uint8_t *out, size_t done, const struct decoder *d, int code, size_t n)
 {
-    memset(r, 0, sizeof(*r));
-    r->bytes = bytes;
-    r->size = size;
-    clear(r);
+    size_t from;
+    if (code < FIRST) {
+        out[done] = (uint8_t)code;
+        return;
+    }
+    from = d->cleared + d->start[code - FIRST];
+    memcpy(out + done, out + from, n - 1);
+    out[done + n - 1] = out[from + n - 1]; /* the newest: the first byte of what was just written */
+}
+
+/* The whole stream. Without `out` its output is only counted. */
+static int decode(size_t *length, uint8_t *out, const uint8_t *bytes, size_t size, size_t most)
+{
+    struct decoder d;
+    size_t done = 0;
+    int code;
+
+    d.bytes = bytes;
+    d.size = size;
+    d.at = 0;
+    d.buffer = 0;
+    d.held = 0;
+    clear(&d, 0);
+    while ((code = read_code(&d)) != END) {
+        size_t n = 1;
+        if (code == CLEAR) {
+            clear(&d, done);
+            continue;
+        }
+        if (code < 0 || (unsigned)code > d.next)
+            return -1;
+        add(&d, done);
+        if (code >= FIRST)
+            n = d.start[code + 1 - FIRST] - d.start[code - FIRST] + 1;
+        if (n > most - done)
+            return -1;
+        if (out)
+            write_string(out, done, &d, code, n);
+        done += n;
+    }
+    *length = done;
+    return 0;
 }
 
 int wc_lzw_length(size_t *length, const uint8_t *bytes, size_t size, size_t most)
 {
-    uint32_t lengths[CODES];
-    struct reader r;
-    size_t total = 0;
-    uint32_t before = 0;
-    int code, added;
-
-    for (int i = 0; i < 256; i++)
-        lengths[i] = 1;
-    start(&r, bytes, size);
-    while ((code = next_string(&r, &added)) >= 0 && code != END) {
-        if (added >= 0)
-            lengths[added] = before + 1;
-        before = lengths[code];
-        if (before > most - total)
-            return -1;
-        total += before;
-    }
-    if (code != END)
-        return -1;
-    *length = total;
-    return 0;
+    return decode(length, NULL, bytes, size, most);
 }
 
-void wc_lzw_decode(uint8_t *out, size_t length, const uint8_t *bytes, size_t size)
+int wc_lzw_decode(uint8_t *out, size_t length, const uint8_t *bytes, size_t size)
 {
-    struct table table;
-    struct reader r;
-    size_t at = 0, before = 0;
-    int code, added;
-
-    start(&r, bytes, size);
-    while (at < length && (code = next_string(&r, &added)) >= 0 && code != END) {
-        /* A new code's string is the one before and what comes now: it stands there already, or is
-         * just about to. */
-        if (added >= 0) {
-            table.start[added] = before;
-            table.length[added] = (uint32_t)(at - before) + 1;
-        }
-        before = at;
-        if (code < 256) {
-            out[at++] = (uint8_t)code;
-        } else {
-            const uint32_t n = table.length[code];
-            const size_t from = table.start[code];
-            for (uint32_t i = 0; i < n; i++) /* forward: the two may overlap by their last byte */
-                out[at + i] = out[from + i];
-            at += n;
-        }
-    }
+    size_t done;
+    return decode(&done, out, bytes, size, length) == 0 && done == length ? 0 : -1;
 }

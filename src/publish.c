@@ -62,8 +62,9 @@ static int judge(const struct target *t, struct wc_entry_file *file, struct wc_e
         return rc;
     case WASMCACHE_EMISMATCH:
         return t->flags & WC_PUBLISH_LEAVE_FOREIGN ? rc : BAD;
+    case WASMCACHE_EUNTRUSTED: /* nothing says whose it is */
+        return t->flags & WC_PUBLISH_LEAVE_FOREIGN ? rc : BAD;
     case WASMCACHE_ECORRUPT:
-    case WASMCACHE_EUNTRUSTED:
         return BAD;
     default:
         /* It cannot be read, which says nothing about it; but who was told to replace it may. */
