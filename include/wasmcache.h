@@ -236,6 +236,9 @@ enum {
     WASMCACHE_READ_ONLY = 2u,   /* never write, not even to remove a damaged entry */
     WASMCACHE_REPRODUCIBLE = 4u, /* entries carry no creation and compile time: the same input
                                     gives the same bytes */
+    WASMCACHE_SEALED = 16u,      /* together with READ_ONLY: where root owns the directory and its
+                                    mount is read-only, entries are trusted as shared libraries are,
+                                    and no digest is compared. Elsewhere it changes nothing */
     WASMCACHE_LEGACY = 8u        /* also load what Wasmer's own cache saved: modules without a
                                     trailer, as they are or compressed with LZW. Nothing vouches for
                                     such a file but its owner and its name, and a damaged one can end
@@ -244,6 +247,18 @@ enum {
                                     the engine loads. Only for engines that are attached without
                                     settings, or with "" */
 };
+
+/*
+ * When the digest of an entry is compared, which is what finds damage. It takes a pass over the
+ * entry's bytes, some 9 ms for 53 MB. docs/trust.md has what each finds and what not.
+ */
+typedef enum wasmcache_verify {
+    WASMCACHE_VERIFY_ONCE = 0, /* once for each file as it is: again when anything was written to
+                                  it, the machine was started anew, or verify_seconds are over */
+    WASMCACHE_VERIFY_ALWAYS,   /* at each load */
+    WASMCACHE_VERIFY_NEVER     /* never at a load: only key, engine and lengths are compared. For
+                                  directories that something else checks */
+} wasmcache_verify;
 
 typedef struct wasmcache_options {
     size_t size;     /* sizeof(wasmcache_options) */
@@ -256,11 +271,24 @@ typedef struct wasmcache_options {
     size_t trust_uid_count;      /* at most 64 */
     wasmcache_event_fn on_event; /* NULL: none */
     void *payload;               /* handed to on_event; must live until the last detach */
+    wasmcache_verify verify;
+    uint64_t verify_seconds; /* ONCE: how long a check counts; 0: seven days */
+    const char *hints_dir;   /* where is remembered what was checked and hashed, for a cache whose
+                                own directory cannot be written, such as one in an image; judged and
+                                made like dir. NULL: in dir */
+    struct wasmcache_executor *save_executor; /* of wasmcache_async.h: what a get compiled is saved
+                                    on it after the get has returned. NULL, and for engines that
+                                    cannot clone a module (stock Wasmer): before. Must outlive the
+                                    last get; if it is freed, it saves first what waits */
+    unsigned save_count_max; /* how many saves may wait; a get that would be one more saves by
+                                itself. 0: 64 */
+    uint64_t save_bytes_max; /* the same, in bytes of wasm; 0: 256 MiB */
 } wasmcache_options;
 
 #define WASMCACHE_OPTIONS_INIT                                                                     \
     {                                                                                              \
-        sizeof(wasmcache_options), NULL, 0, WASMCACHE_SHARE_PRIVATE, NULL, 0, NULL, NULL           \
+        sizeof(wasmcache_options), NULL, 0, WASMCACHE_SHARE_PRIVATE, NULL, 0, NULL, NULL,          \
+            WASMCACHE_VERIFY_ONCE, 0, NULL, NULL, 0, 0                                             \
     }
 
 /*
@@ -273,7 +301,14 @@ typedef struct wasmcache_options {
  */
 WASMCACHE_API int wasmcache_open(wasmcache **out, const wasmcache_options *options);
 
-/* Ends a cache. NULL is allowed. Modules and attachments that are still held stay valid; gets
+/*
+ * Waits until what gets handed to the save_executor so far is saved, or could not be (events tell).
+ * 0, EOFF: NULL. Not in a callback or on a thread of that executor. In the child of a fork there is
+ * nothing to wait for, and gets save before they return. Any thread.
+ */
+WASMCACHE_API int wasmcache_flush(wasmcache *cache);
+
+/* Ends a cache, after a flush. NULL is allowed. Modules and attachments that are still held stay valid; gets
  * through such attachments only compile from then on. */
 WASMCACHE_API void wasmcache_close(wasmcache *cache);
 
@@ -320,7 +355,8 @@ WASMCACHE_API int wasmcache_overlaps(wasmcache *cache, int dir_fd);
  * attachment. What engine it is, is found out at the first use, which may compile something small
  * on it: so a process may attach and then fork, if it compiles and looks up nothing in between.
  *
- * Ends it; NULL is allowed. Modules that came through it stay valid.
+ * Ends it, after the saves of it that wait on a save_executor; NULL is allowed. Modules that came
+ * through it stay valid.
  */
 WASMCACHE_API void wasmcache_detach(wasmcache_attachment *attachment);
 
@@ -470,12 +506,13 @@ typedef struct wasmcache_report {
     uint64_t compile_ns;     /* the engine's compile call alone */
     uint64_t save_ns;        /* to serialize and publish */
     uint64_t total_ns;
+    int save_later; /* 1: it is to be saved on the save_executor; save_error is 0 then */
 } wasmcache_report;
 
 #define WASMCACHE_REPORT_INIT                                                                      \
     {                                                                                              \
         sizeof(wasmcache_report), WASMCACHE_FAILED, WASMCACHE_REASON_NONE, 0, {0, 0, {0}}, 0, 0,   \
-            0, 0, 0, 0, 0                                                                          \
+            0, 0, 0, 0, 0, 0                                                                       \
     }
 
 /* Flags of wasmcache_get_options. */

@@ -58,6 +58,17 @@ extern wasm_module_t *wasmer_plus_module_deserialize_file(const wasm_engine_t *e
 extern wasm_module_t *wasmer_plus_module_clone(const wasm_module_t *module) WASMCACHE_WASMER_WEAK;
 extern void wasmer_plus_engine_id(const wasm_engine_t *engine,
                                   wasm_byte_vec_t *out) WASMCACHE_WASMER_WEAK;
+#if !defined(WASMCACHE_WASMER_PLUS) && !defined(WASMCACHE_WASMER_OPTIONAL)
+/* What is there when the host starts. The names themselves do not tell: in a program that is not
+ * position independent they are jumps of its own, to nowhere if there is no such function. */
+static wasm_module_t *(*volatile wasmcache_optional_wasmer_plus_module_deserialize_file)(
+    const wasm_engine_t *, const char *) = wasmer_plus_module_deserialize_file;
+static wasm_module_t *(*volatile wasmcache_optional_wasmer_plus_module_clone)(
+    const wasm_module_t *) = wasmer_plus_module_clone;
+static void (*volatile wasmcache_optional_wasmer_plus_engine_id)(
+    const wasm_engine_t *, wasm_byte_vec_t *) = wasmer_plus_engine_id;
+#define WASMCACHE_WASMER_OPTIONAL(name) wasmcache_optional_##name
+#endif
 #endif
 
 #ifndef WASMCACHE_WASMER_OPTIONAL

@@ -250,7 +250,9 @@ static inline const wasmcache_engine_table *wasmcache_wasmtime_table(void)
 /*
  * Binds `engine` to `cache` (NULL: it only compiles). `settings`: a string for what the host knows
  * and the engine does not show, such as its own changes to modules; "" or NULL if there is nothing.
- * Everything in wasm_config_t that changes code is found by itself.
+ * Everything in wasm_config_t that changes code is found by itself: each process compiles the empty
+ * module once, half a millisecond. A string that is not empty saves that: what was found is
+ * remembered under it, so it has to be another one for each configuration of the host's.
  *
  * The engine is not touched here but at the first use of the attachment, which compiles the empty
  * module on it. So a process may attach and then fork, as long as it looks nothing up in between:

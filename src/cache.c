@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "later.h"
+
 /* ---- structs with their size first ---- */
 
 int wc_sized_in(void *to, size_t to_size, const void *from, size_t least, const char *what,
@@ -38,24 +40,44 @@ void wc_sized_out(void *to, const void *from, size_t from_size)
                (size < from_size ? size : from_size) - sizeof(size));
 }
 
+/* How long a check of an entry counts where the options do not say. */
+#define WEEK (UINT64_C(7) * 24 * 3600)
+
 /* ---- open and close ---- */
 
 static int check_options(const wasmcache_options *o, struct wc_error *err)
 {
     const unsigned known =
-        WASMCACHE_DURABLE | WASMCACHE_READ_ONLY | WASMCACHE_REPRODUCIBLE | WASMCACHE_LEGACY;
+        WASMCACHE_DURABLE | WASMCACHE_READ_ONLY | WASMCACHE_REPRODUCIBLE | WASMCACHE_LEGACY |
+        WASMCACHE_SEALED;
     const char *wrong = NULL;
     if (o->flags & ~known)
         wrong = "unknown flags";
     else if ((unsigned)o->share > WASMCACHE_SHARE_GROUP)
         wrong = "unknown share";
-    else if (o->dir && !o->dir[0])
-        wrong = "the directory is an empty string; NULL switches the cache off";
+    else if ((o->dir && !o->dir[0]) || (o->hints_dir && !o->hints_dir[0]))
+        wrong = "a directory is an empty string; NULL switches the cache off";
+    else if ((unsigned)o->verify > WASMCACHE_VERIFY_NEVER)
+        wrong = "unknown verify";
+    else if (o->flags & WASMCACHE_SEALED && !(o->flags & WASMCACHE_READ_ONLY))
+        wrong = "what is sealed is also read-only";
     else if (o->trust_uid_count > 64 || (o->trust_uid_count && !o->trust_uids))
         wrong = "more than 64 trusted users, or none where some are counted";
     if (!wrong)
         return 0;
     return wc_fail(err, WASMCACHE_EMISUSE, 0, NULL, NULL, "wasmcache_open: %s", wrong);
+}
+
+/* 0: no memory. */
+static int copy_dir(char **out, const char *dir)
+{
+    *out = wc_os_absolute(dir);
+    if (!*out)
+        return 0;
+    /* A slash at the end would follow a link there. */
+    for (size_t n = strlen(*out); n > 1 && (*out)[n - 1] == '/'; n--)
+        (*out)[n - 1] = '\0';
+    return 1;
 }
 
 static wasmcache *cache_new(const wasmcache_options *o)
@@ -64,6 +86,12 @@ static wasmcache *cache_new(const wasmcache_options *o)
     if (!cache)
         return NULL;
     atomic_init(&cache->refs, 1);
+    wc_hints_init(&cache->hints, !(o->flags & WASMCACHE_READ_ONLY) || o->hints_dir);
+    if (o->dir)
+        wc_hints_find_boot(&cache->hints);
+    wc_later_init(&cache->later, o);
+    cache->verify = o->verify;
+    cache->verify_seconds = o->verify_seconds ? o->verify_seconds : WEEK;
     cache->store.flags = o->flags;
     cache->store.gate.share = o->share;
     cache->on_event = o->on_event;
@@ -76,14 +104,10 @@ static wasmcache *cache_new(const wasmcache_options *o)
         memcpy(cache->store.gate.trust_uids, o->trust_uids, size);
         cache->store.gate.trust_uid_count = o->trust_uid_count;
     }
-    if (o->dir) {
-        cache->store.dir = wc_os_absolute(o->dir);
-        if (!cache->store.dir)
-            goto fail;
-        /* A slash at the end would follow a link there. */
-        for (size_t n = strlen(cache->store.dir); n > 1 && cache->store.dir[n - 1] == '/'; n--)
-            cache->store.dir[n - 1] = '\0';
-    }
+    if (o->dir && !copy_dir(&cache->store.dir, o->dir))
+        goto fail;
+    if (o->hints_dir && !copy_dir(&cache->hints_dir, o->hints_dir))
+        goto fail;
     return cache;
 fail:
     wc_cache_unref(cache);
@@ -155,7 +179,7 @@ int wasmcache_open(wasmcache **out, const wasmcache_options *options)
         return wc_error_publish(
             &err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL, "wasmcache_open: NULL"));
     *out = NULL;
-    rc = options ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_options, payload),
+    rc = options ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_options, save_bytes_max),
                                "wasmcache_options", &err)
                  : 0;
     if (rc == 0)
@@ -188,15 +212,38 @@ void wc_cache_unref(wasmcache *cache)
 {
     if (!cache || atomic_fetch_sub_explicit(&cache->refs, 1, memory_order_acq_rel) != 1)
         return;
+    wc_later_release(&cache->later);
+    wc_hints_release(&cache->hints);
     free(cache->store.gate.trust_uids);
     free(cache->store.dir);
+    free(cache->hints_dir);
     free(cache);
+}
+
+void wc_cache_find_hints(wasmcache *cache, struct wc_hint_look *look,
+                         const struct wc_folder *folder)
+{
+    struct wc_gate_found found;
+    struct wc_error ignored;
+    int fd, rc;
+    if (!cache->hints_dir) {
+        wc_hint_look_at(look, folder->fd, WC_HINT_BESIDE, folder->owner);
+        return;
+    }
+    wc_error_init(&ignored);
+    rc = wc_gate_open(&cache->store.gate, cache->hints_dir, WC_GATE_LOOK, &fd, &found, &ignored);
+    if (rc == WASMCACHE_EMISS)
+        rc = wc_gate_open(&cache->store.gate, cache->hints_dir, WC_GATE_CREATE, &fd, &found,
+                          &ignored);
+    if (rc == 0)
+        wc_hint_look_at(look, fd, WC_HINT_INSIDE_OWN, found.uid);
 }
 
 void wasmcache_close(wasmcache *cache)
 {
     if (!cache)
         return;
+    wc_later_wait(&cache->later);
     atomic_store(&cache->closed, 1);
     wc_cache_unref(cache);
 }

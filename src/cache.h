@@ -9,7 +9,20 @@
 
 #include <stdatomic.h>
 
+#include "hint.h"
 #include "store_dir.h"
+
+/* Saves that wait for a worker (later.h). */
+struct wc_later {
+    struct wasmcache_executor *executor; /* NULL: none waits */
+    unsigned count_max;
+    uint64_t bytes_max;
+    int64_t pid; /* of the process that it works in */
+    pthread_mutex_t lock;
+    pthread_cond_t done; /* one is done */
+    unsigned count;
+    uint64_t bytes; /* of wasm */
+};
 
 struct wasmcache {
     atomic_uint refs;   /* one of the opener, one of each attachment */
@@ -17,6 +30,11 @@ struct wasmcache {
     atomic_bool off;    /* the last use of the directory failed; an event told of it */
     atomic_bool noexec; /* the engine cannot map files from where the cache is */
     struct wc_store store;
+    struct wc_hints hints;
+    char *hints_dir; /* where their table is; NULL: in the cache directory */
+    wasmcache_verify verify;
+    uint64_t verify_seconds; /* how long a check counts */
+    struct wc_later later;
     wasmcache_event_fn on_event;
     void *payload;
 };
@@ -25,6 +43,10 @@ struct wasmcache {
 int wc_cache_usable(wasmcache *cache);
 wasmcache *wc_cache_ref(wasmcache *cache);
 void wc_cache_unref(wasmcache *cache);
+
+/* Where the table of hints is, for a call that has the namespace's folder open. */
+void wc_cache_find_hints(wasmcache *cache, struct wc_hint_look *look,
+                         const struct wc_folder *folder);
 
 /* Tells of an event; `fill` has what is known, NULL strings are allowed in it. */
 void wc_event(wasmcache *cache, wasmcache_event_type type, wasmcache_event fill);

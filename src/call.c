@@ -16,6 +16,28 @@ void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmc
     call->started = wc_os_monotonic_ns();
     call->hex[0] = '\0';
     call->cancelled = NULL;
+    call->folder.fd = -1;
+    wc_hint_look_start(&call->look, NULL);
+}
+
+int wc_call_enter(struct wc_call *call, struct wc_error *err)
+{
+    wasmcache *cache = call->attachment->cache;
+    int rc;
+    if (call->folder.fd >= 0)
+        return 0;
+    wc_hint_look_start(&call->look, &cache->hints);
+    rc = wc_store_open_folder(&call->folder, &cache->store, call->identity->engine_namespace,
+                              WC_GATE_LOOK, err);
+    if (rc == 0)
+        wc_cache_find_hints(cache, &call->look, &call->folder);
+    return rc;
+}
+
+void wc_call_leave(struct wc_call *call)
+{
+    wc_hint_look_end(&call->look);
+    wc_folder_close(&call->folder);
 }
 
 void wc_call_close(struct wc_call *call, int rc)

@@ -12,6 +12,7 @@
  */
 
 #include "attachment.h"
+#include "hint.h"
 
 struct wc_call {
     wasmcache_attachment *attachment;
@@ -22,6 +23,8 @@ struct wc_call {
     wasmcache_report report;
     uint64_t started;
     char hex[WASMCACHE_KEY_HEX_SIZE];
+    struct wc_folder folder;  /* of the namespace, between enter and leave */
+    struct wc_hint_look look; /* the same */
     const atomic_bool *cancelled; /* of a request; NULL: nobody can cancel it */
 };
 
@@ -44,6 +47,10 @@ int wc_misuse(struct wc_error *err, const char *function, const char *what);
 void wc_call_set_key(struct wc_call *call, const wasmcache_key *key);
 /* Is there anything to look in? If not, the report says why. Finds out what the engine is. */
 int wc_call_may_look(struct wc_call *call);
+/* Opens the namespace's folder, if it is not open. As wc_store_open_folder() to look. */
+int wc_call_enter(struct wc_call *call, struct wc_error *err);
+/* Closes it; nothing of the library is open then. Also when it is not open. */
+void wc_call_leave(struct wc_call *call);
 /* Between two steps. EABORTED: the request was cancelled. */
 int wc_call_go_on(const struct wc_call *call, struct wc_error *err);
 /* Tells of something that happened to this call's entry. `path` and `err` may be NULL. */

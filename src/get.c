@@ -15,6 +15,8 @@
  */
 #include "get.h"
 
+#include "later.h"
+
 static int compile(struct wc_call *call, const struct wc_input *input, void **native,
                    void **engine_error, struct wc_error *err)
 {
@@ -52,6 +54,10 @@ static int save_compiled(struct wc_call *call, const struct wc_input *input,
     int rc;
     wc_error_init(&err);
     rc = wc_input_unchanged(input, key, &err);
+    if (rc == 0 && wc_later_save(call, key, native) == 0) {
+        call->report.save_later = 1;
+        return 0;
+    }
     if (rc == 0)
         return wc_save(call, key, native, &err);
     wc_call_tell(call, WASMCACHE_EVENT_SAVE_FAILED, NULL, &err, 0);
@@ -86,11 +92,15 @@ int wc_get_key(struct wc_get *get, struct wc_call *call, struct wc_error *err)
 {
     const int cached = wc_call_may_look(call);
     const uint64_t started = wc_os_monotonic_ns(); /* not the first use's probe */
+    struct wc_error ignored;
     int rc;
 
     if (!cached)
         return 0;
-    rc = wc_input_key(&get->input, &get->key, err);
+    wc_error_init(&ignored);
+    if (wc_input_is_file(&get->input))
+        (void)wc_call_enter(call, &ignored); /* where hints are; the lookup says what is wrong */
+    rc = wc_input_key(&get->input, &get->key, &call->look, err);
     call->report.key_ns = wc_os_monotonic_ns() - started;
     call->report.wasm_bytes = get->input.size;
     if (rc == WASMCACHE_ENOMEM) { /* the engine may have enough all the same */
@@ -154,9 +164,10 @@ int wc_get_is_of(const struct wc_get *get, const struct wc_call *call, const was
     return wc_input_unchanged(&get->input, key, &err) == 0;
 }
 
-void wc_get_release(struct wc_get *get)
+void wc_get_release(struct wc_get *get, struct wc_call *call)
 {
     wc_input_release(&get->input);
+    wc_call_leave(call);
 }
 
 int wc_get_check_call(struct wc_call *call, const wasmcache_report *report, const void *out,
@@ -186,7 +197,7 @@ static int get_native(struct wc_call *call, void **native, void **engine_error,
     rc = wc_get_key(&get, call, err);
     if (rc == 0)
         rc = wc_get_module(&get, call, native, engine_error, err);
-    wc_get_release(&get);
+    wc_get_release(&get, call);
     return rc;
 }
 

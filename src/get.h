@@ -8,7 +8,7 @@
  *     rc = wc_get_check(&get, &call, source, options, &err);       // misuse
  *     rc = wc_get_key(&get, &call, &err);                          // get.key, if get.cached
  *     rc = wc_get_module(&get, &call, &native, NULL, &err);        // load, else compile and save
- *     wc_get_release(&get);                                        // once wc_get_check() gave 0
+ *     wc_get_release(&get, &call);                                 // once wc_get_check() gave 0
  *
  * wc_get_release() may also come between the last two, so that nothing is held open meanwhile: the
  * source is opened again then.
@@ -38,6 +38,6 @@ int wc_get_module(struct wc_get *get, struct wc_call *call, void **native, void 
 /* After wc_get_module(): is what came of it, a module or the engine's error, that of the wasm of
  * `key`? The source may have changed meanwhile, or not be what its digest says. */
 int wc_get_is_of(const struct wc_get *get, const struct wc_call *call, const wasmcache_key *key);
-void wc_get_release(struct wc_get *get);
+void wc_get_release(struct wc_get *get, struct wc_call *call);
 
 #endif

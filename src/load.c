@@ -3,18 +3,26 @@
  * A hit, from the key to the engine. What was checked is what the engine gets: it opens the same
  * descriptor again, or is handed its bytes.
  */
+#include <string.h>
+
 #include "call.h"
 
-/* From the file that was checked, without a copy. EENGINE: not this way. */
+/* From the file that was checked, without a copy. EENGINE: not this way. EBUSY: the stamp that it
+ * was taken for checked by is not this file's any more. */
 static int engine_load_file(struct wc_call *call, const struct wc_entry_file *file, void **native,
                             struct wc_error *err)
 {
     wasmcache_attachment *a = call->attachment;
     void *error = NULL;
     char path[40];
+    int rc;
     if (!a->table.deserialize_file || atomic_load_explicit(&a->cache->noexec, memory_order_relaxed))
         return wc_fail(err, WASMCACHE_EENGINE, 0, NULL, NULL, "The engine maps no file from here");
-    if (wc_os_fd_path(file->fd, path) < 0)
+    rc = wc_os_fd_path(file->fd, &file->st, path);
+    if (rc > 0 && file->stamped)
+        return wc_fail(err, WASMCACHE_EBUSY, 0, NULL, file->path, "%s changed after it was opened",
+                       file->path);
+    if (rc < 0)
         return wc_fail(err, WASMCACHE_EENGINE, 0, NULL, NULL,
                        "There is no /proc to open the file by");
     if (a->table.deserialize_file(a->engine, call->kind, path, native, &error) == 0)
@@ -22,7 +30,7 @@ static int engine_load_file(struct wc_call *call, const struct wc_entry_file *fi
     return wc_engine_failure(a, error, "deserialize_file", err);
 }
 
-/* From the bytes of the same file, which the engine copies. */
+/* From the bytes of the same file, which the engine copies. EBUSY as above. */
 static int engine_load_bytes(struct wc_call *call, const struct wc_entry_file *file, void **native,
                              struct wc_error *err)
 {
@@ -34,6 +42,11 @@ static int engine_load_bytes(struct wc_call *call, const struct wc_entry_file *f
     if (rc < 0)
         return wc_fail(err, wc_error_of_errno(rc), rc, "mmap", file->path, "Cannot map %s",
                        file->path);
+    if (file->stamped && !wc_entry_file_unchanged(file)) {
+        wc_os_unmap(bytes, size);
+        return wc_fail(err, WASMCACHE_EBUSY, 0, NULL, file->path, "%s changed after it was opened",
+                       file->path);
+    }
     rc = a->table.deserialize(a->engine, call->kind, bytes, size, native, &error);
     if (rc)
         rc = wc_engine_failure(a, error, "deserialize", err);
@@ -47,8 +60,13 @@ int wc_engine_load(struct wc_call *call, const struct wc_entry_file *file, void 
     struct wc_error why;
     int rc;
     wc_error_init(&why);
-    if (engine_load_file(call, file, native, &why) == 0)
+    rc = engine_load_file(call, file, native, &why);
+    if (rc == 0)
         return 0;
+    if (rc == WASMCACHE_EBUSY) {
+        *err = why;
+        return rc;
+    }
     rc = engine_load_bytes(call, file, native, err);
     if (rc == 0 && call->attachment->table.deserialize_file &&
         !atomic_load_explicit(&call->attachment->cache->noexec, memory_order_relaxed)) {
@@ -75,22 +93,69 @@ static void remove_damaged(struct wc_call *call, const struct wc_folder *folder,
         wc_call_tell(call, WASMCACHE_EVENT_REMOVE_FAILED, file->path, &err, 0);
 }
 
+/* Are the entries of this folder as good as code that the system itself runs? */
+static int is_sealed(const struct wasmcache *cache, const struct wc_folder *folder)
+{
+    return cache->store.flags & WASMCACHE_SEALED && folder->owner == 0 &&
+           wc_os_is_read_only(folder->fd);
+}
+
+/* Was its digest right before, with the same size and times? The digest itself has to be the same
+ * too, so that a hint says what was checked. */
+static int is_stamped(struct wc_call *call, const struct wc_entry_file *file,
+                      const struct wc_hint_about *about)
+{
+    const struct wasmcache *cache = call->attachment->cache;
+    const uint64_t now = wc_os_wall_seconds();
+    struct wc_hint stamp;
+    return wc_hint_get(&call->look, about, &stamp) &&
+           memcmp(stamp.value, file->trailer.digest.bytes, sizeof(stamp.value)) == 0 &&
+           stamp.time <= now && now - stamp.time < cache->verify_seconds;
+}
+
+/* Sees to it that the artifact is what was saved. As wc_entry_file_verify(). */
+static int check_artifact(struct wc_call *call, struct wc_entry_file *file, struct wc_error *err)
+{
+    const struct wasmcache *cache = call->attachment->cache;
+    struct wc_hint_about about, after;
+    int known, rc;
+
+    if (cache->verify == WASMCACHE_VERIFY_NEVER || is_sealed(cache, &call->folder))
+        return 0;
+    known = cache->verify == WASMCACHE_VERIFY_ONCE &&
+            wc_hint_of_file(&about, call->look.hints, WC_HINT_VERIFIED, &file->st);
+    file->stamped = known && is_stamped(call, file, &about);
+    if (file->stamped)
+        return 0;
+    rc = wc_entry_file_verify(file, err);
+    /* What it was all the while, if its times did not move: file->st is what they are now. */
+    if (rc == 0 && known && wc_hint_is_settled(file->fd, &file->st) &&
+        wc_hint_of_file(&after, call->look.hints, WC_HINT_VERIFIED, &file->st))
+        wc_hint_put(&call->look, &after, file->trailer.digest.bytes);
+    return rc;
+}
+
 /* Finds the entry and has the engine load it. */
-static int load_from(struct wc_call *call, const struct wc_folder *folder,
-                     struct wc_entry_file *file, const wasmcache_key *key, void **native,
-                     struct wc_error *err)
+static int load_from(struct wc_call *call, struct wc_entry_file *file, const wasmcache_key *key,
+                     void **native, struct wc_error *err)
 {
     const wasmcache_attachment *a = call->attachment;
     const struct wc_expect expect = wc_call_expect(call, key);
-    int rc = wc_store_open_entry(file, &a->cache->store, folder, &expect, err);
+    int rc = wc_store_open_entry(file, &a->cache->store, &call->folder, &expect, err);
     if (rc == 0 && file->has_trailer)
-        rc = wc_entry_file_verify(file, err);
+        rc = check_artifact(call, file, err);
     if (rc < 0)
         return rc;
     call->report.artifact_bytes = file->trailer.artifact_bytes;
     if (!file->has_trailer)
         return wc_load_legacy(call, file, native, err);
     rc = wc_engine_load(call, file, native, err);
+    if (rc == WASMCACHE_EBUSY && file->stamped) {
+        file->stamped = 0;
+        rc = wc_entry_file_verify(file, err);
+        if (rc == 0)
+            rc = wc_engine_load(call, file, native, err);
+    }
     if (rc == 0 && file->trailer.wasm_bytes)
         call->report.wasm_bytes = file->trailer.wasm_bytes;
     return rc;
@@ -100,16 +165,14 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
 {
     wasmcache_attachment *a = call->attachment;
     const uint64_t started = wc_os_monotonic_ns();
-    struct wc_folder folder;
     struct wc_entry_file file = {.fd = -1};
     int rc;
 
     wc_call_set_key(call, key);
-    rc = wc_store_open_folder(&folder, &a->cache->store, call->identity->engine_namespace,
-                              WC_GATE_LOOK, err);
+    rc = wc_call_enter(call, err);
     wc_cache_note(a->cache, rc, err);
     if (rc == 0)
-        rc = load_from(call, &folder, &file, key, native, err);
+        rc = load_from(call, &file, key, native, err);
     call->report.load_ns = wc_os_monotonic_ns() - started;
     if (rc == 0) {
         call->report.outcome = WASMCACHE_HIT;
@@ -122,10 +185,10 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
         call->report.artifact_bytes = 0;
         wc_call_tell(call, WASMCACHE_EVENT_MISS, NULL, err, call->report.load_ns);
         if (rc == WASMCACHE_ECORRUPT)
-            remove_damaged(call, &folder, &file);
+            remove_damaged(call, &call->folder, &file);
     }
     wc_entry_file_close(&file);
-    wc_folder_close(&folder);
+    wc_call_leave(call);
     return rc;
 }
 
@@ -156,21 +219,18 @@ int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment, was
 
 int wc_contains(struct wc_call *call, const wasmcache_key *key, struct wc_error *err)
 {
-    struct wc_folder folder = WC_FOLDER_INIT;
     struct wc_entry_file file = {.fd = -1};
-    const struct wc_store *store;
     int rc = wc_call_check_cache(call, err);
 
-    if (rc < 0)
-        return rc;
-    store = &call->attachment->cache->store;
-    rc = wc_store_open_folder(&folder, store, call->identity->engine_namespace, WC_GATE_LOOK, err);
+    if (rc == 0)
+        rc = wc_call_enter(call, err);
     if (rc == 0) {
         const struct wc_expect expect = wc_call_expect(call, key);
-        rc = wc_store_open_entry(&file, store, &folder, &expect, err);
+        rc = wc_store_open_entry(&file, &call->attachment->cache->store, &call->folder, &expect,
+                                 err);
     }
     wc_entry_file_close(&file);
-    wc_folder_close(&folder);
+    wc_call_leave(call);
     return rc;
 }
 

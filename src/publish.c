@@ -304,7 +304,7 @@ static int write_and_name(enum wc_published *result, struct target *t, struct wc
     int rc = open_unnamed(t, err);
     if (rc < 0)
         return rc;
-    if (t->fd >= 0 && wc_os_fd_path(t->fd, ignored) == 0) {
+    if (t->fd >= 0 && wc_os_fd_path(t->fd, NULL, ignored) >= 0) {
         rc = write_all(t, trailer, artifact, err);
         if (rc == 0)
             rc = take_name(result, t, err);

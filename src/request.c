@@ -89,7 +89,7 @@ static int take_off(struct wasmcache_request *r)
         }
         /* Nothing stays open while it waits. */
         pthread_mutex_unlock(&pool->lock);
-        wc_get_release(&r->get);
+        wc_get_release(&r->get, &r->call);
         released = 1;
         pthread_mutex_lock(&pool->lock);
     }
@@ -217,7 +217,7 @@ static struct wasmcache_request *land(struct wasmcache_request *r, int rc)
     close_call(r, rc);
     for_all = r->flying && end_flight(r);
     if (r->type == WC_REQUEST_GET)
-        wc_get_release(&r->get);
+        wc_get_release(&r->get, &r->call);
     pthread_mutex_lock(&pool->lock);
     if (for_all)
         hand_out(r);

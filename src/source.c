@@ -64,7 +64,7 @@ void wc_input_release(struct wc_input *input)
     input->fd = -1;
 }
 
-static int is_file(const struct wc_input *input)
+int wc_input_is_file(const struct wc_input *input)
 {
     return input->source->type == WASMCACHE_SOURCE_PATH ||
            input->source->type == WASMCACHE_SOURCE_FD;
@@ -84,8 +84,45 @@ static int open_file(struct wc_input *input, int *fd, struct wc_error *err)
     return wc_key_check_file(*fd, NULL, err);
 }
 
-int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_error *err)
+/* What the file is now, without opening a path that is not open. */
+static int identify(const struct wc_input *input, struct wc_os_stat *st)
 {
+    if (input->path && input->fd < 0)
+        return wc_os_stat_path(input->path, st);
+    return wc_os_fstat(input->path ? input->fd : input->source->fd, st);
+}
+
+/* 1: the key is known, and the file need not be read. *about: what it is now, if *known. */
+static int recall(struct wc_input *input, wasmcache_key *key, struct wc_hint_look *look,
+                  struct wc_hint_about *about, int *known)
+{
+    struct wc_os_stat st;
+    struct wc_hint hint;
+    *known = look && look->hints && identify(input, &st) == 0 && st.type == WC_OS_FILE &&
+             wc_hint_of_file(about, look->hints, WC_HINT_SOURCE, &st);
+    if (!*known || !wc_hint_get(look, about, &hint))
+        return 0;
+    wc_key_of_sha256(key, hint.value);
+    input->size = st.size;
+    return 1;
+}
+
+/* The file was hashed. It is remembered if it is still what it was before. */
+static void remember(int fd, const wasmcache_key *key, struct wc_hint_look *look,
+                     const struct wc_hint_about *before)
+{
+    struct wc_hint_about about;
+    struct wc_os_stat st;
+    if (wc_os_fstat(fd, &st) == 0 && wc_hint_of_file(&about, look->hints, WC_HINT_SOURCE, &st) &&
+        memcmp(&about, before, sizeof(about)) == 0 && wc_hint_is_settled(fd, &st))
+        wc_hint_put(look, &about, key->bytes);
+}
+
+int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_hint_look *look,
+                 struct wc_error *err)
+{
+    struct wc_hint_about about;
+    int known;
     const wasmcache_source *source = input->source;
     uint8_t hash[32];
     int fd = -1, rc;
@@ -93,14 +130,18 @@ int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_error *er
     if (source->type == WASMCACHE_SOURCE_DIGEST)
         return wc_key_of_digest(key, source->digest_algorithm, source->digest,
                                 source->digest_length, err);
-    if (!is_file(input)) {
+    if (!wc_input_is_file(input)) {
         wc_sha256(hash, input->bytes, input->length);
         wc_key_of_sha256(key, hash);
         return 0;
     }
+    if (recall(input, key, look, &about, &known))
+        return 0;
     rc = open_file(input, &fd, err);
     if (rc == 0)
         rc = wc_key_of_fd(key, WASMCACHE_KEY_SHA256, fd, input->path, &input->size, err);
+    if (rc == 0 && known)
+        remember(fd, key, look, &about);
     return rc;
 }
 
@@ -157,7 +198,7 @@ static int read_file(struct wc_input *input, struct wc_error *err)
 int wc_input_read(struct wc_input *input, struct wc_error *err)
 {
     const wasmcache_source *source = input->source;
-    if (is_file(input))
+    if (wc_input_is_file(input))
         return read_file(input, err);
     if (source->type == WASMCACHE_SOURCE_BYTES)
         return 0;
@@ -192,7 +233,7 @@ int wc_input_unchanged(const struct wc_input *input, const wasmcache_key *key, s
 {
     wasmcache_key now = *key;
     uint8_t hash[32];
-    if (is_file(input) ||
+    if (wc_input_is_file(input) ||
         (input->source->type == WASMCACHE_SOURCE_DIGEST && input->source->vouched))
         return 0;
     wc_sha256(hash, input->bytes, input->length);

@@ -17,6 +17,7 @@
  * that were compiled.
  */
 
+#include "hint.h"
 #include "error.h"
 
 struct wc_input {
@@ -37,8 +38,11 @@ int wc_source_check(wasmcache_source *own, const wasmcache_source *source, struc
 void wc_input_init(struct wc_input *input, const wasmcache_source *source);
 void wc_input_release(struct wc_input *input);
 
-/* EIO: a file cannot be read. EMISUSE, ENOMEM. */
-int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_error *err);
+int wc_input_is_file(const struct wc_input *input);
+/* A file that is known to `look`, and is as it was then, is not read, nor is a path opened. EIO: a
+ * file cannot be read. EMISUSE, ENOMEM. */
+int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_hint_look *look,
+                 struct wc_error *err);
 /* All bytes in memory. EMISS: a digest without fetch. EABORTED: fetch refused. EIO, ENOMEM. */
 int wc_input_read(struct wc_input *input, struct wc_error *err);
 /* Replaces the lookup's key by that of the bytes that were read, unless they are the same ones or

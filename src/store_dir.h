@@ -30,11 +30,12 @@ struct wc_store {
 /* The folder of a namespace, open. */
 struct wc_folder {
     int fd;                  /* -1: not open */
+    uint32_t owner;          /* of the directory that it lies in */
     char path[WC_PATH_SIZE]; /* for messages */
 };
 #define WC_FOLDER_INIT                                                                             \
     {                                                                                              \
-        -1, ""                                                                                     \
+        -1, 0, ""                                                                                  \
     }
 
 /* Opens a namespace's folder; WC_GATE_CREATE makes it. EMISS, EUNTRUSTED, EIO, EFULL, ENOMEM. */
@@ -62,6 +63,7 @@ struct wc_entry_file {
     struct wc_trailer trailer; /* valid if open_entry returned 0 or EMISMATCH with has_trailer; of
                                   an old entry only artifact_bytes, which is all of the file */
     int has_trailer;
+    int stamped; /* its digest was right when it was read before, with the same times and size */
 };
 
 /*
@@ -71,6 +73,9 @@ struct wc_entry_file {
 int wc_store_open_entry(struct wc_entry_file *out, const struct wc_store *store,
                         const struct wc_folder *folder, const struct wc_expect *expect,
                         struct wc_error *err);
+
+/* Is a file that was not read still the one that was opened, with the same size and times? */
+int wc_entry_file_unchanged(const struct wc_entry_file *file);
 
 /* Checks the digest over the very file that is open, to its end. ECORRUPT; EBUSY: it keeps
  * changing; EIO, ENOMEM: it could not be read. */

@@ -80,6 +80,86 @@ static uintptr_t image_of(const void *address)
     return search.image;
 }
 
+/* Does the image `image` take the function `symbol` from another one? */
+struct need {
+    uintptr_t image;
+    const char *symbol;
+    int found;
+};
+
+/* What the dynamic section of an image says where, of what is looked at here. */
+struct tables {
+    const ElfW(Sym) * symbols;
+    const char *strings;
+    const ElfW(Rela) * relocations[2]; /* those of calls, and the others */
+    size_t sizes[2];
+};
+
+/* Some loaders turn these into addresses in place, others leave them relative to the image. */
+static uintptr_t address_in(const struct dl_phdr_info *info, uintptr_t value)
+{
+    return value < (uintptr_t)info->dlpi_addr ? (uintptr_t)info->dlpi_addr + value : value;
+}
+
+static void read_dynamic(struct tables *tables, const struct dl_phdr_info *info,
+                         const ElfW(Dyn) * dynamic)
+{
+    memset(tables, 0, sizeof(*tables));
+    for (; dynamic->d_tag != DT_NULL; dynamic++) {
+        const uintptr_t at = address_in(info, dynamic->d_un.d_ptr);
+        switch (dynamic->d_tag) {
+        case DT_SYMTAB:
+            tables->symbols = (const ElfW(Sym) *)at;
+            break;
+        case DT_STRTAB:
+            tables->strings = (const char *)at;
+            break;
+        case DT_JMPREL:
+            tables->relocations[0] = (const ElfW(Rela) *)at;
+            break;
+        case DT_PLTRELSZ:
+            tables->sizes[0] = dynamic->d_un.d_val;
+            break;
+        case DT_RELA:
+            tables->relocations[1] = (const ElfW(Rela) *)at;
+            break;
+        case DT_RELASZ:
+            tables->sizes[1] = dynamic->d_un.d_val;
+            break;
+        }
+    }
+}
+
+static int visit_needs(struct dl_phdr_info *info, size_t size, void *payload)
+{
+    struct need *need = payload;
+    struct tables tables = {NULL, NULL, {NULL, NULL}, {0, 0}};
+    (void)size;
+    if ((uintptr_t)info->dlpi_phdr != need->image)
+        return 0;
+    for (int i = 0; i < info->dlpi_phnum; i++)
+        if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
+            read_dynamic(
+                &tables, info,
+                (const ElfW(Dyn) *)((uintptr_t)info->dlpi_addr + info->dlpi_phdr[i].p_vaddr));
+    for (int t = 0; tables.symbols && tables.strings && t < 2; t++) {
+        const size_t count = tables.relocations[t] ? tables.sizes[t] / sizeof(ElfW(Rela)) : 0;
+        for (size_t i = 0; i < count && !need->found; i++) {
+            const ElfW(Sym) *symbol = &tables.symbols[ELF64_R_SYM(tables.relocations[t][i].r_info)];
+            need->found = symbol->st_shndx == SHN_UNDEF && symbol->st_name &&
+                          strcmp(tables.strings + symbol->st_name, need->symbol) == 0;
+        }
+    }
+    return 1;
+}
+
+static int takes_from_another(uintptr_t image, const char *symbol)
+{
+    struct need need = {image, symbol, 0};
+    dl_iterate_phdr(visit_needs, &need);
+    return need.found;
+}
+
 struct names {
     char *list[256];
     size_t count;
@@ -122,8 +202,9 @@ static const void *defined_in(const char *name, const char *symbol, int *failed)
 
 /*
  * In a program that is not position independent, a function of a library has an address in the
- * program itself, a jump to the real one. Then the library that defines it is looked for: the first
- * in the order of loading is the one that the program was bound to. NULL: it could not be told.
+ * program itself, a jump to the real one; and its relocations show that it takes it from elsewhere.
+ * Then the library that defines it is looked for: the first in the order of loading is the one that
+ * the program was bound to. NULL: it could not be told.
  */
 static const void *defining_address(const char *symbol, const void *address)
 {
@@ -145,7 +226,9 @@ int wc_os_build_id(const char *symbol, const void *address, const void *here, ui
 {
     const uintptr_t host = image_of(here);
     struct search search = {0, 0, out, size, 0};
-    if (symbol && image_of(address) == host)
+    /* A program that has the function itself, linked statically, needs no library for it, whichever
+     * else has one of that name. */
+    if (symbol && image_of(address) == host && takes_from_another(host, symbol))
         address = defining_address(symbol, address);
     if (!address)
         return -ENOMEM;

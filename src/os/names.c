@@ -47,7 +47,7 @@ int wc_os_link_unnamed(int fd, int at, const char *name)
     ENTER("link_unnamed");
     if (LACKING(WC_OS_NO_LINK))
         return -EPERM;
-    rc = wc_os_fd_path(fd, path);
+    rc = wc_os_fd_path(fd, NULL, path);
     return rc < 0 ? rc : wc_os_result(linkat(AT_FDCWD, path, at, name, AT_SYMLINK_FOLLOW));
 }
 

@@ -30,8 +30,10 @@ enum {
     WC_OS_NO_TMPFILE = 1,   /* open_unnamed fails with -EOPNOTSUPP */
     WC_OS_NO_LINK = 2,      /* link and link_unnamed fail with -EPERM (FAT, some FUSE) */
     WC_OS_NO_NOREPLACE = 4, /* rename_noreplace fails with -EINVAL */
-    WC_OS_NO_PROC = 8,      /* no /proc: fd_path fails with -ENOENT, nothing unnamed is linked */
-    WC_OS_NO_EVENTFD = 16   /* a bell is a pipe */
+    WC_OS_NO_PROC = 8,      /* no /proc: fd_path fails with -ENOENT, nothing unnamed is linked, and
+                               there is no boot id */
+    WC_OS_NO_EVENTFD = 16,  /* a bell is a pipe */
+    WC_OS_NO_STRAIGHT = 32  /* open_dir_straight fails with -ENOSYS */
 };
 
 #ifdef WASMCACHE_TESTING
@@ -43,6 +45,9 @@ extern unsigned wc_os_lacking;
 extern int (*wc_os_hook)(const char *call);
 /* What wc_os_euid() answers if it is not -1. */
 extern int64_t wc_os_euid_forced;
+/* The time since 1970 in nanoseconds if it is not -1; the age at which ctimes settle, the same. */
+extern int64_t wc_os_wall_forced;
+extern int64_t wc_os_settles_forced;
 #endif
 
 /* ---- descriptors ---- */
@@ -51,6 +56,9 @@ extern int64_t wc_os_euid_forced;
 int wc_os_open_dir(const char *path);
 /* The same, but -ENOTDIR or -ELOOP if the path itself is a link. */
 int wc_os_open_dir_nofollow(const char *path);
+/* The same, but only if nothing on the way is a link. Any error, -ENOSYS among them, says no more
+ * than that it was not opened this way. */
+int wc_os_open_dir_straight(const char *path);
 /* Opens directory `name` in `at`. -ENOTDIR or -ELOOP: it is something else. */
 int wc_os_open_dir_at(int at, const char *name);
 /* Opens the parent of the directory `fd`, and a directory by path, only to identify them and to go
@@ -61,6 +69,8 @@ int wc_os_open_place(const char *path);
 int wc_os_read_link(int fd, char *out, size_t size);
 /* Opens `name` for reading. Never blocks, whatever it is. -ELOOP: a symbolic link. */
 int wc_os_open_read(int at, const char *name);
+/* The same for reading and writing. */
+int wc_os_open_update(int at, const char *name);
 /* The same by path, where symbolic links are followed. */
 int wc_os_open_read_path(const char *path);
 /* Opens whatever `name` is, only to identify it (fstat). */
@@ -76,12 +86,18 @@ int wc_os_dup(int fd);
 
 int wc_os_fstat(int fd, struct wc_os_stat *out);
 int wc_os_stat_at(int at, const char *name, struct wc_os_stat *out);
+/* Of the directory that the directory `fd` lies in. */
+int wc_os_stat_parent(int fd, struct wc_os_stat *out);
+/* By path; links are followed. */
+int wc_os_stat_path(const char *path, struct wc_os_stat *out);
 /* By path; a link is not followed. */
 int wc_os_lstat(const char *path, struct wc_os_stat *out);
 /* Reads until `size` bytes or the end of the file. Returns how many. */
 int64_t wc_os_pread(int fd, void *out, size_t size, uint64_t offset);
 /* Writes everything, or fails. A write of nothing is -EIO. */
 int wc_os_write(int fd, const void *bytes, size_t size);
+/* Writes all of it at that place, or fails. */
+int wc_os_pwrite(int fd, const void *bytes, size_t size, uint64_t offset);
 int wc_os_chmod(int fd, uint32_t mode);
 int wc_os_sync_data(int fd);
 int wc_os_sync_dir(int fd);
@@ -92,11 +108,21 @@ int wc_os_flush(int fd);
 int wc_os_check_write(int fd);
 /* Takes the lock that lives as long as this open file; -EWOULDBLOCK: another has it. */
 int wc_os_try_lock(int fd);
-/* The path under which this thread can open the same file again. -ENOENT: there is none (no /proc,
- * or something else in its place). */
-int wc_os_fd_path(int fd, char out[40]);
+/*
+ * The path under which this thread can open the same file again. -ENOENT: there is none (no /proc,
+ * or something else in its place). `st`: what fstat said of fd before, NULL: it is asked now. 1:
+ * the path is right, and size or times of the file are not those of `st` any more.
+ */
+int wc_os_fd_path(int fd, const struct wc_os_stat *st, char out[40]);
+/*
+ * How far back a file's ctime must lie, on the file system of `fd`, so that a write from now on
+ * cannot leave it as it is. 0: that cannot be said there (a network, FUSE, one that is not known).
+ */
+int64_t wc_os_settles_after_ns(int fd);
 /* 1 if programs may not be mapped from the file system of `fd`, 0 if they may or it is unknown. */
 int wc_os_is_noexec(int fd);
+/* 1 if the file system of `fd` is mounted read-only, 0 if not or it is unknown. */
+int wc_os_is_read_only(int fd);
 /* Maps the first `size` (> 0) bytes for reading. */
 int wc_os_map(int fd, size_t size, const void **out);
 void wc_os_unmap(const void *bytes, size_t size);
@@ -158,12 +184,19 @@ int wc_os_build_id(const char *symbol, const void *address, const void *here, ui
 int wc_os_stay_loaded(const void *here);
 
 int64_t wc_os_pid(void);
+/* What this processor can do, as far as it makes a difference to compilers: at most 64 bytes, the
+ * same for all processors of the machine. Returns how many; 0: it cannot be told here. */
+int wc_os_cpu(uint8_t out[64]);
+
 uint32_t wc_os_euid(void);
 /* The largest file this process may write without being sent SIGXFSZ. */
 uint64_t wc_os_file_size_limit(void);
 uint64_t wc_os_monotonic_ns(void);
-/* Seconds since 1970. */
+/* Since 1970. Tests can force what they say. */
 uint64_t wc_os_wall_seconds(void);
+int64_t wc_os_wall_ns(void);
+/* What is another one each time the machine starts. -ENOENT: there is none (no /proc). */
+int wc_os_boot_id(uint8_t out[16]);
 /* Unpredictable bytes. */
 int wc_os_random(void *out, size_t size);
 

@@ -14,13 +14,20 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#if defined(SYS_openat2)
+#include <linux/openat2.h>
+#endif
 
 #ifdef WASMCACHE_TESTING
 unsigned wc_os_lacking;
 int (*wc_os_hook)(const char *call);
 int64_t wc_os_euid_forced = -1;
+int64_t wc_os_wall_forced = -1;
+int64_t wc_os_settles_forced = -1;
 #endif
 
 /* For descriptors that are only looked at. */
@@ -45,6 +52,21 @@ int wc_os_open_dir_nofollow(const char *path)
 {
     ENTER("open_dir");
     return wc_os_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+}
+
+int wc_os_open_dir_straight(const char *path)
+{
+    ENTER("open_dir");
+    if (LACKING(WC_OS_NO_STRAIGHT))
+        return -ENOSYS;
+#ifdef SYS_openat2
+    const struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+                                 .resolve = RESOLVE_NO_SYMLINKS};
+    return wc_os_result((int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how)));
+#else
+    (void)path;
+    return -ENOSYS;
+#endif
 }
 
 int wc_os_open_dir_at(int at, const char *name)
@@ -82,6 +104,12 @@ int wc_os_open_read(int at, const char *name)
 {
     ENTER("open_read");
     return wc_os_openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+}
+
+int wc_os_open_update(int at, const char *name)
+{
+    ENTER("open_update");
+    return wc_os_openat(at, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
 }
 
 int wc_os_open_read_path(const char *path)
@@ -183,6 +211,21 @@ int wc_os_stat_at(int at, const char *name, struct wc_os_stat *out)
     return 0;
 }
 
+int wc_os_stat_parent(int fd, struct wc_os_stat *out)
+{
+    return wc_os_stat_at(fd, "..", out);
+}
+
+int wc_os_stat_path(const char *path, struct wc_os_stat *out)
+{
+    struct stat st;
+    ENTER("stat_path");
+    if (stat(path, &st) < 0)
+        return -errno;
+    stat_from(&st, out);
+    return 0;
+}
+
 int wc_os_lstat(const char *path, struct wc_os_stat *out)
 {
     return wc_os_stat_at(AT_FDCWD, path, out);
@@ -213,6 +256,23 @@ int wc_os_write(int fd, const void *bytes, size_t size)
     while (done < size) {
         size_t want = size - done < IO_PIECE ? size - done : IO_PIECE;
         ssize_t n = write(fd, (const char *)bytes + done, want);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            return -EIO;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int wc_os_pwrite(int fd, const void *bytes, size_t size, uint64_t offset)
+{
+    size_t done = 0;
+    ENTER("pwrite");
+    while (done < size) {
+        ssize_t n = pwrite(fd, (const char *)bytes + done, size - done, (off_t)(offset + done));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -278,29 +338,49 @@ int wc_os_try_lock(int fd)
     return wc_os_result(rc);
 }
 
-int wc_os_fd_path(int fd, char out[40])
+int wc_os_fd_path(int fd, const struct wc_os_stat *st, char out[40])
 {
-    struct stat by_fd, by_path;
+    struct wc_os_stat by_fd, now;
+    struct stat by_path;
     ENTER("fd_path");
     if (LACKING(WC_OS_NO_PROC))
         return -ENOENT;
     /* Not /proc/self: that is the first thread, which may have ended, or have other descriptors
      * than this one. Whatever lies on /proc, it has to be the same file. */
     snprintf(out, 40, "/proc/thread-self/fd/%d", fd);
-    if (fstat(fd, &by_fd) < 0 || stat(out, &by_path) < 0)
+    if (!st) {
+        if (fstat(fd, &by_path) < 0)
+            return -errno;
+        stat_from(&by_path, &by_fd);
+        st = &by_fd;
+    }
+    if (stat(out, &by_path) < 0)
         return -errno;
-    return by_fd.st_dev == by_path.st_dev && by_fd.st_ino == by_path.st_ino ? 0 : -ENOENT;
+    stat_from(&by_path, &now);
+    if (st->dev != now.dev || st->ino != now.ino)
+        return -ENOENT;
+    return st->size != now.size || st->mtime_ns != now.mtime_ns || st->ctime_ns != now.ctime_ns;
+}
+
+/* Is the file system of `fd` mounted with that flag? */
+static int is_mounted_with(int fd, unsigned long flag)
+{
+    struct statvfs vfs;
+    return fstatvfs(fd, &vfs) == 0 && (vfs.f_flag & flag) != 0;
 }
 
 int wc_os_is_noexec(int fd)
 {
 #ifdef ST_NOEXEC
-    struct statvfs vfs;
-    return fstatvfs(fd, &vfs) == 0 && (vfs.f_flag & ST_NOEXEC) != 0;
+    return is_mounted_with(fd, ST_NOEXEC);
 #else
-    (void)fd;
-    return 0;
+    return is_mounted_with(fd, 0);
 #endif
+}
+
+int wc_os_is_read_only(int fd)
+{
+    return is_mounted_with(fd, ST_RDONLY);
 }
 
 int wc_os_map(int fd, size_t size, const void **out)
@@ -367,10 +447,21 @@ uint64_t wc_os_monotonic_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+int64_t wc_os_wall_ns(void)
+{
+    struct timespec now;
+#ifdef WASMCACHE_TESTING
+    if (wc_os_wall_forced >= 0)
+        return wc_os_wall_forced;
+#endif
+    now = clock_now(CLOCK_REALTIME);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 uint64_t wc_os_wall_seconds(void)
 {
-    struct timespec now = clock_now(CLOCK_REALTIME);
-    return now.tv_sec < 0 ? 0 : (uint64_t)now.tv_sec;
+    const int64_t now = wc_os_wall_ns();
+    return now < 0 ? 0 : (uint64_t)now / 1000000000u;
 }
 
 int wc_os_random(void *out, size_t size)

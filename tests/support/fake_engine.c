@@ -94,6 +94,16 @@ static int is_artifact(const struct fake_engine *engine, wasmcache_kind kind, co
     return same;
 }
 
+int fake_artifact_version(const void *artifact, size_t length, uint32_t *version)
+{
+    struct header h;
+    if (length < sizeof(h))
+        return -1;
+    memcpy(&h, artifact, sizeof(h));
+    *version = h.configuration;
+    return memcmp(h.magic, magic, sizeof(magic)) != 0;
+}
+
 /* ---- the table ---- */
 
 /* Sets *error as the switch says and returns non-zero if the call is to fail. */
@@ -196,7 +206,7 @@ static int load(struct fake_engine *engine, wasmcache_kind kind, uint8_t *bytes,
     engine->handed_size = size;
     pthread_mutex_unlock(&engine->lock);
     if (!good) {
-        atomic_fetch_add(&engine->wrong, 1);
+        atomic_fetch_add(&engine->wrong, !engine->knows_others);
         how = 1;
     }
     return fails(engine, how, doing, error);
@@ -280,11 +290,15 @@ static int fake_probe(void *self, wasmcache_artifact *out, void **error)
     atomic_fetch_add(&engine->probes, 1);
     if (fails(engine, engine->fail_probe, "probe", error))
         return 1;
-    data = malloc(sizeof(engine->configuration));
-    if (!data)
-        abort();
-    size = sizeof(engine->configuration);
-    memcpy(data, &engine->configuration, size);
+    if (engine->probe_artifact) {
+        data = fake_artifact(&size, engine, WASMCACHE_MODULE, "", 0);
+    } else {
+        size = sizeof(engine->configuration);
+        data = malloc(size);
+        if (!data)
+            abort();
+        memcpy(data, &engine->configuration, size);
+    }
     give_artifact(engine, out, data, size);
     return 0;
 }
@@ -295,6 +309,9 @@ static void *fake_module_clone(wasmcache_kind kind, void *module)
     struct fake_module *m;
     if (from->kind != kind)
         abort();
+    atomic_fetch_add(&from->engine->clones, 1);
+    if (from->engine->fail_clone)
+        return NULL;
     m = fake_module_new(from->engine, kind, from->wasm, from->length);
     m->configuration = from->configuration;
     m->loaded = from->loaded;
@@ -306,11 +323,21 @@ static void *fake_module_clone(wasmcache_kind kind, void *module)
 void fake_engine_init(struct fake_engine *engine, unsigned configuration)
 {
     const wasmcache_engine_table table = {
-        sizeof(table),         "fake",           6,
-        fake_compile,          fake_serialize,   fake_artifact_free,
-        fake_deserialize_file, fake_deserialize, fake_module_free,
-        fake_error_message,    fake_error_free,  fake_probe,
-        0,                     NULL,             fake_module_clone,
+        sizeof(table),
+        "fake",
+        6,
+        fake_compile,
+        fake_serialize,
+        fake_artifact_free,
+        fake_deserialize_file,
+        fake_deserialize,
+        fake_module_free,
+        fake_error_message,
+        fake_error_free,
+        fake_probe,
+        0,
+        NULL,
+        fake_module_clone,
     };
     memset(engine, 0, sizeof(*engine));
     engine->table = table;
@@ -321,7 +348,7 @@ void fake_engine_init(struct fake_engine *engine, unsigned configuration)
 void fake_engine_reset(struct fake_engine *engine)
 {
     engine->compiles = engine->serializes = engine->files = 0;
-    engine->deserializes = engine->probes = 0;
+    engine->deserializes = engine->probes = engine->clones = 0;
     free(engine->handed);
     engine->handed = NULL;
     engine->handed_size = 0;

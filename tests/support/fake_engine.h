@@ -43,9 +43,12 @@ struct fake_engine {
     int fail_bytes; /* deserialize */
     int fail_probe;
     int empty_artifact; /* serialize succeeds with nothing */
+    int probe_artifact; /* the probe gives the artifact of an empty module, which has a version */
+    int knows_others;   /* bytes that it did not make are refused, and break no rule */
+    int fail_clone;
 
     /* Calls made. */
-    atomic_uint compiles, serializes, files, deserializes, probes;
+    atomic_uint compiles, serializes, files, deserializes, probes, clones;
 
     /* Rules. */
     atomic_uint wrong;
@@ -69,6 +72,9 @@ struct fake_module {
 };
 
 void fake_engine_init(struct fake_engine *engine, unsigned configuration);
+
+/* For table.artifact_version, which is NULL at first: the version is the configuration. */
+int fake_artifact_version(const void *artifact, size_t length, uint32_t *version);
 
 /* What broke a rule, NULL if nothing did. For children, which must not use cmocka's asserts. */
 const char *fake_engine_complaint(const struct fake_engine *engine);

@@ -10,6 +10,8 @@
  * from main; "dlclose" unloads the library then and goes on for a while; with "destructor" the
  * process takes 50 ms in a destructor of its own, and with "thread" another thread exits. Its
  * status is then 0, and only then. "load" starts requests and lets them end; status 0 if all did.
+ *
+ * loads-library, only-wasmtime
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -6,6 +6,8 @@
  *     host_glue DIR    prints "VERSION module OUTCOME component OUTCOME NAMESPACE FINGERPRINT"
  *
  * Exit status 1 if a module does not do what it should.
+ *
+ * only-script
  */
 #include <stdint.h>
 #include <stdio.h>

@@ -3,6 +3,8 @@
  * host_lzw: reads records of tests/weezl from standard input and decodes each stream. The rule is
  * that of src/legacy_lzw.h: what weezl's decoder accepts gives the same bytes, what it refuses is
  * refused.
+ *
+ * no-engine
  */
 #include <inttypes.h>
 #include <stdint.h>

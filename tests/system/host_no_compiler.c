@@ -8,6 +8,8 @@
  *
  * prints "hit 42 miss misuse": what the module of host_glue did and gave, what a get of another one
  * came to, and the error of an attachment with neither fingerprint nor settings.
+ *
+ * only-script
  */
 #include <stdint.h>
 #include <stdio.h>

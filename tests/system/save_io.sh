@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # What a save and a hit do to the entry, seen from the kernel: a save writes each byte once and reads none, a hit reads
-# each byte once for the digest, and the engine maps.
+# each byte once for the digest, and the engine maps. For each engine.
 # no-asan no-tsan: strace and leak checking do not go together
 . "$(dirname "$0")/lib_hosts.sh"
 
-host=${TEST_BIN_DIR:?}/host_module
-[ -x "$host" ] || skip "there is no $host"
+hosts=$(find "${TEST_BIN_DIR:?}" -maxdepth 1 -name 'host_module.*' -type f -perm -u+x | sort)
+[ -n "$hosts" ] || skip "there is no host_module in $TEST_BIN_DIR"
 command -v strace >/dev/null || skip "there is no strace"
 command -v python3 >/dev/null || skip "there is no python3"
 strace -o /dev/null true 2>/dev/null || skip "strace may not trace here"
@@ -18,13 +18,7 @@ if [ ! -f "$wasm" ]; then
 fi
 trace=read,pread64,readv,preadv,write,pwrite64,writev,pwritev,mmap,sendfile,copy_file_range,splice,ftruncate,fallocate
 
-strace -f -y -e trace=$trace -o compile.trace "$host" cache "$wasm" - >out || bad "the compile: status $?"
-grep -q ' compiled$' out || bad "not compiled: $(cat out)"
-strace -f -y -e trace=$trace -o hit.trace "$host" cache "$wasm" - >out || bad "the hit: status $?"
-grep -q ' loaded$' out || bad "not loaded: $(cat out)"
-entry=$(find cache -name '*.bin')
-
-python3 - "$entry" compile.trace hit.trace <<'PYTHON' || bad "see above"
+cat >judge.py <<'PYTHON'
 import os, re, sys
 
 entry, compiled, hit = sys.argv[1:]
@@ -67,4 +61,15 @@ for failure in failures:
 print(f"  entry of {size} bytes: {len(written)} writes, {len(others)} other calls; two hits: {read} bytes read, {len(maps)} maps")
 sys.exit(1 if failures else 0)
 PYTHON
+
+for host in $hosts; do
+	engine=${host##*.}
+	echo "$engine:"
+	rm -rf cache
+	strace -f -y -e trace=$trace -o compile.trace "$host" cache "$wasm" - >out || bad "$engine: the compile: status $?"
+	grep -q ' compiled$' out || bad "$engine: not compiled: $(cat out)"
+	strace -f -y -e trace=$trace -o hit.trace "$host" cache "$wasm" - >out || bad "$engine: the hit: status $?"
+	grep -q ' loaded$' out || bad "$engine: not loaded: $(cat out)"
+	python3 judge.py "$(find cache -name '*.bin')" compile.trace hit.trace || bad "$engine: see above"
+done
 finish "each byte written once"

@@ -4,8 +4,9 @@
  * told to. `make check` tries 300 of them; WASMCACHE_TEST_EXITS=1000 any other number.
  * no-asan: it cannot be loaded after the program, as host_exit loads the library
  * no-tsan: for the same reason
+ * only-wasmtime: it is about the library's own threads
  */
-#include "wasmtime_host.h"
+#include "engine_host.h"
 
 #include <time.h>
 

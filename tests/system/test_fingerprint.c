@@ -7,13 +7,31 @@
  * Setters are looked up by name, so that this compiles with every engine; that none is missing here
  * is read from the engine's own header. Each configuration gets a process of its own: the C API
  * aborts on one that cannot be.
+ *
+ * only-wasmtime: Wasmer shows no settings; test_wasmer_settings.c is about what it has instead
  */
 #define _GNU_SOURCE
-#include "wasmtime_host.h"
+#include "engine_host.h"
 
 #include <dlfcn.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+/* Compiles on the calling thread. */
+static wasm_config_t *host_config(void)
+{
+    wasm_config_t *config = wasm_config_new();
+    wasmtime_config_parallel_compilation_set(config, false);
+    return config;
+}
+
+/* NULL: host_config() */
+static void open_with(struct host *h, const char *dir, wasm_config_t *config)
+{
+    wasmcache_options options = WASMCACHE_OPTIONS_INIT;
+    options.dir = dir;
+    host_open_with(h, &options, wasm_engine_new_with_config(config ? config : host_config()), "");
+}
 
 /* ---- the settings ---- */
 
@@ -208,7 +226,7 @@ static int run_trial(void *payload)
         wasm_config_delete(config);
         return 0;
     }
-    host_open(&h, t->dir, config, 0);
+    open_with(&h, t->dir, config);
     wasmcache_attachment_status(h.wc, &info);
     t->error = info.error;
     memcpy(t->fingerprint, info.fingerprint, sizeof(t->fingerprint));
@@ -332,7 +350,7 @@ static void no_setting_of_the_header_is_missing_here(void **state)
     size_t size;
     char *text;
     (void)state;
-    snprintf(path, sizeof(path), "%s/../../include/wasmtime/config.h", WASMTIME_LIBRARY);
+    snprintf(path, sizeof(path), "%s/../../include/wasmtime/config.h", ENGINE_LIBRARY);
     if (!scratch_exists(path))
         snprintf(path, sizeof(path), "%s/include/wasmtime/config.h",
                  getenv("WASMTIME_ROOT") ? getenv("WASMTIME_ROOT") : "");
@@ -400,7 +418,7 @@ static int run_texts(void *payload)
         wasmtime_config_cranelift_flag_enable(config, t->enable);
     if (t->key)
         wasmtime_config_cranelift_flag_set(config, t->key, t->value);
-    host_open(&h, scratch_in(&scratch, "cache"), config, 0);
+    open_with(&h, scratch_in(&scratch, "cache"), config);
     wasmcache_attachment_status(h.wc, &info);
     shared->error = info.error;
     memcpy(shared->fingerprint, info.fingerprint, sizeof(shared->fingerprint));
@@ -523,7 +541,7 @@ static int run_validated(void *payload)
     switch_off(config, v->feature->with);
     if (!set(config, v->feature->name, BOOL, (uint64_t)v->on))
         return 77;
-    host_open(&h, scratch_in(&scratch, "cache"), config, 0);
+    open_with(&h, scratch_in(&scratch, "cache"), config);
     error = wasmtime_module_new(h.engine, (uint8_t *)v->wasm.data, v->wasm.size, &module);
     if (v->on) {
         assert_null(error);
@@ -609,11 +627,11 @@ static int run_shared_memory(void *payload)
         return 77;
     wasmtime_config_wasm_threads_set(config, true);
     assert_null(wasmtime_wat2wasm(text, strlen(text), &wasm));
-    host_open(&on, scratch_in(&scratch, "cache"), config, 0);
+    open_with(&on, scratch_in(&scratch, "cache"), config);
     config = host_config();
     wasmtime_config_wasm_threads_set(config, true);
     set(config, "shared_memory", BOOL, 0);
-    host_open(&off, scratch_in(&scratch, "cache"), config, 0);
+    open_with(&off, scratch_in(&scratch, "cache"), config);
     assert_string_equal(host_namespace(&on), host_namespace(&off));
     instantiate(&on, &wasm, WASMCACHE_COMPILED, why, sizeof(why));
     assert_string_equal(why, "");
@@ -670,9 +688,9 @@ static int run_pools(void *payload)
     ino_t inode;
     (void)payload;
     assert_null(wasmtime_wat2wasm(text, strlen(text), &wasm));
-    host_open(&none, scratch_in(&scratch, "cache"), NULL, 0);
-    host_open(&large, scratch_in(&scratch, "cache"), pool(1 << 20, 100), 0);
-    host_open(&small, scratch_in(&scratch, "cache"), pool(1 << 16, 10), 0);
+    open_with(&none, scratch_in(&scratch, "cache"), NULL);
+    open_with(&large, scratch_in(&scratch, "cache"), pool(1 << 20, 100));
+    open_with(&small, scratch_in(&scratch, "cache"), pool(1 << 16, 10));
     assert_string_equal(host_namespace(&none), host_namespace(&large));
     assert_string_equal(host_namespace(&none), host_namespace(&small));
     instantiate(&none, &wasm, WASMCACHE_COMPILED, own, sizeof(own));
@@ -731,7 +749,7 @@ static void what_the_embedder_says_counts(void **state)
     struct trial got[7];
     struct host h;
     (void)state;
-    host_open(&h, scratch_in(&scratch, "cache"), NULL, 0);
+    open_with(&h, scratch_in(&scratch, "cache"), NULL);
     describe(h.cache, h.engine, &o, &got[0]);
     o.settings = "";
     describe(h.cache, h.engine, &o, &got[1]);
@@ -773,8 +791,8 @@ static void a_given_id_shares_the_folder_not_the_entries(void **state)
     char *path;
     (void)state;
     wasmtime_config_cranelift_opt_level_set(config, WASMTIME_OPT_LEVEL_NONE);
-    host_open(&a, scratch_in(&scratch, "cache"), NULL, 0);
-    host_open(&b, scratch_in(&scratch, "cache"), config, 0);
+    open_with(&a, scratch_in(&scratch, "cache"), NULL);
+    open_with(&b, scratch_in(&scratch, "cache"), config);
     o.engine_id = "our-own.id";
     o.artifact_version = 7;
     wasmcache_detach(a.wc);

@@ -5,7 +5,7 @@
  * a child; attaching must not be what makes it compile.
  * no-tsan: the children's engines start threads after a fork from a process with tsan's own
  */
-#include "wasmtime_host.h"
+#include "engine_host.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -39,7 +39,7 @@ static void workers_of_a_server_that_attached_compile_and_hit(void **state)
     (void)state;
     options.dir = scratch_in(&scratch, "cache");
     assert_int_equal(wasmcache_open(&w.cache, &options), 0);
-    w.wc = wasmcache_wasmtime_attach(w.cache, w.engine, "");
+    w.wc = engine_attach(w.cache, w.engine, "");
     assert_non_null(w.wc);
     assert_int_equal(scratch_child(work, &w, 0, 30), 0); /* 100 + SIGALRM: it hung */
     w.expected = WASMCACHE_HIT;

@@ -3,7 +3,7 @@
  * Many threads on one cache, one attachment, one engine. Meant to be run under TSan too: threads
  * share nothing here but what the library's contract lets them share.
  */
-#include "wasmtime_host.h"
+#include "engine_host.h"
 
 #include <pthread.h>
 #include <unistd.h>
@@ -38,7 +38,7 @@ static int set_up(void **state)
     scratch_init(&scratch);
     memset(&team, 0, sizeof(team));
     team.dir = scratch_in(&scratch, "cache");
-    host_open(&team.h, team.dir, NULL, 0);
+    host_open(&team.h, team.dir, 0);
     for (int i = 0; i < MODULES; i++)
         team.size[i] = wasm_answer(team.wasm[i], 100 + i, (size_t)i + 1);
     return 0;
@@ -67,13 +67,12 @@ static void run(void *(*body)(void *))
 /* Gets module i through the two touches and runs it. */
 static void get_and_run(int i)
 {
-    wasmtime_module_t *module = NULL;
-    wasmtime_error_t *error = wasmcache_wasmtime_module_new(team.h.wc, team.h.engine, team.wasm[i],
-                                                            team.size[i], &module);
-    CHECK(!error && module);
+    engine_module *module =
+        engine_get(team.h.wc, team.h.engine, team.wasm[i], team.size[i], NULL, 0);
+    CHECK(module);
     if (module) {
         CHECK(call_export(team.h.engine, module, "answer", NULL, 0) == 100 + i);
-        wasmtime_module_delete(module);
+        engine_module_delete(module);
     }
 }
 
@@ -199,7 +198,7 @@ static void a_counted_module_is_shared_and_freed_once(void **state)
             wasmcache_module_ref(team.shared);
         host_forget(NULL);
         run(share_a_module);
-        assert_int_equal(host_called("wasmtime_module_delete"), 1);
+        assert_int_equal(host_called(ENGINE_DELETE), 1);
     }
 }
 
@@ -211,31 +210,27 @@ static void *come_and_go(void *unused)
     pthread_barrier_wait(&team.start);
     for (unsigned i = 0; i < 10; i++) {
         wasmcache_options options = WASMCACHE_OPTIONS_INIT;
-        wasm_config_t *config = wasm_config_new();
-        wasm_engine_t *engine;
+        const char *settings = "";
+        wasm_engine_t *engine = (me + i) % 2 ? engine_new_other(&settings) : engine_new();
         wasmcache *cache = NULL;
         wasmcache_attachment *own, *common;
-        wasmtime_module_t *module = NULL;
+        engine_module *module;
         wasmcache_status_info status = WASMCACHE_STATUS_INIT;
 
-        wasmtime_config_parallel_compilation_set(config, false);
-        wasmtime_config_cranelift_opt_level_set(config, (me + i) % 2 ? WASMTIME_OPT_LEVEL_NONE
-                                                                     : WASMTIME_OPT_LEVEL_SPEED);
-        engine = wasm_engine_new_with_config(config);
         options.dir = team.dir;
         CHECK(wasmcache_open(&cache, &options) == 0);
-        own = wasmcache_wasmtime_attach(cache, engine, "");
-        common = wasmcache_wasmtime_attach(team.h.cache, engine, "");
+        own = engine_attach(cache, engine, settings);
+        common = engine_attach(team.h.cache, engine, settings);
         CHECK(own && common);
-        CHECK(!wasmcache_wasmtime_module_new(i % 2 ? own : common, engine, team.wasm[i],
-                                             team.size[i], &module));
+        module = engine_get(i % 2 ? own : common, engine, team.wasm[i], team.size[i], NULL, 0);
+        CHECK(module);
         CHECK(wasmcache_status(cache, &status) == 0 && status.state == WASMCACHE_STATE_ON);
         wasmcache_detach(common);
         wasmcache_detach(own);
         wasmcache_close(cache);
         if (module) {
             CHECK(call_export(engine, module, "answer", NULL, 0) == 100 + (int32_t)i);
-            wasmtime_module_delete(module);
+            engine_module_delete(module);
         }
         wasm_engine_delete(engine);
     }

@@ -356,6 +356,90 @@ static void without_probe_settings_or_fingerprint_it_is_unattached(void **state)
     assert_int_equal(report.outcome, WASMCACHE_HIT);
 }
 
+/* Its probe does not show how it was configured. */
+static void an_engine_that_requires_settings_is_unattached_without(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    r->engine.table.flags = WASMCACHE_ENGINE_SETTINGS_REQUIRED;
+    unattached(r, WASMCACHE_EMISUSE, "settings");
+    assert_int_equal(r->engine.probes, 0);
+    r->attach.settings = "";
+    attach(r, NULL);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    assert_int_equal(report.save_error, 0);
+    assert_int_equal(rig_get(r, "another", &report), 0);
+    assert_int_equal(report.save_error, 0);
+    /* What the probe shows does not change, so that it is made once. */
+    assert_int_equal(r->engine.probes, 1);
+}
+
+/* ---- the version of artifacts ---- */
+
+static void the_version_can_be_left_to_the_probe(void **state)
+{
+    struct rig *r = *state;
+    char *given;
+    r->engine.table.artifact_version = fake_artifact_version;
+    r->engine.probe_artifact = 1;
+    r->attach.artifact_version = 1;
+    attach(r, NULL);
+    given = scratch_text(&r->scratch, "%s", rig_namespace(r));
+    r->attach.artifact_version = 0;
+    attach(r, NULL);
+    assert_string_equal(rig_namespace(r), given); /* the fingerprint, too */
+    assert_non_null(strstr(given, "-v1"));
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    assert_int_equal(r->events.count[WASMCACHE_EVENT_HIT], 1);
+}
+
+static void without_any_version_it_is_unattached(void **state)
+{
+    struct rig *r = *state;
+    const uint8_t fingerprint[32] = {1};
+    r->engine.table.artifact_version = fake_artifact_version;
+    r->attach.artifact_version = 0;
+    unattached(r, WASMCACHE_EMISUSE, "version"); /* this probe gives no artifact */
+    r->attach.fingerprint = fingerprint;
+    unattached(r, WASMCACHE_EMISUSE, "version");
+}
+
+static void a_given_version_that_is_not_the_probes_is_refused(void **state)
+{
+    struct rig *r = *state;
+    r->engine.table.artifact_version = fake_artifact_version;
+    r->engine.probe_artifact = 1;
+    r->attach.artifact_version = 7;
+    unattached(r, WASMCACHE_EMISUSE, "version 1");
+    unattached(r, WASMCACHE_EMISUSE, "with 7");
+}
+
+/* Nothing probed, so that it shows when an artifact is made. */
+static void an_artifact_of_another_version_is_not_saved(void **state)
+{
+    struct rig *r = *state;
+    const uint8_t fingerprint[32] = {1};
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    r->engine.table.artifact_version = fake_artifact_version;
+    r->attach.fingerprint = fingerprint;
+    r->attach.artifact_version = 7;
+    attach(r, NULL);
+    rig_forget_events(r);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    assert_int_equal(report.outcome, WASMCACHE_COMPILED);
+    assert_int_equal(report.save_error, WASMCACHE_EENGINE);
+    assert_string_equal(r->events.log, "miss,save-failed,");
+    assert_non_null(strstr(r->events.last[WASMCACHE_EVENT_SAVE_FAILED].message, "than 7"));
+    assert_int_equal(rig_save(r, wasm, &report), WASMCACHE_EENGINE);
+    assert_null(strstr(scratch_tree(&r->scratch, r->dir), ".bin"));
+    assert_null(strstr(scratch_tree(&r->scratch, r->dir), "tmp"));
+    /* With the right one it is. */
+    r->attach.artifact_version = 1;
+    attach(r, NULL);
+    assert_int_equal(rig_save(r, wasm, &report), 0);
+}
+
 static void a_probe_that_fails_leaves_it_unattached(void **state)
 {
     struct rig *r = *state;
@@ -517,6 +601,11 @@ int main(void)
         TEST(misuse_makes_no_attachment),
         TEST(what_was_passed_is_copied),
         TEST(without_probe_settings_or_fingerprint_it_is_unattached),
+        TEST(an_engine_that_requires_settings_is_unattached_without),
+        TEST(the_version_can_be_left_to_the_probe),
+        TEST(without_any_version_it_is_unattached),
+        TEST(a_given_version_that_is_not_the_probes_is_refused),
+        TEST(an_artifact_of_another_version_is_not_saved),
         TEST(a_probe_that_fails_leaves_it_unattached),
         TEST(a_probe_that_fails_once_is_made_again),
         TEST(after_close_there_is_no_cache),

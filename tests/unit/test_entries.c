@@ -357,6 +357,7 @@ static void a_namespace_that_vanishes_does_not_end_the_walk(void **state)
         rig_open(r);
         assert_int_equal(rig_get(r, "good", NULL), 0);
     }
+    wc_os_lacking = WC_OS_NO_STRAIGHT; /* step by step */
     seam_record();
     walk(r, list, NULL, 0);
     seam_off();
@@ -366,6 +367,7 @@ static void a_namespace_that_vanishes_does_not_end_the_walk(void **state)
     seam_fail(nth, ENOENT, 0);
     walk(r, list, NULL, 0);
     seam_off();
+    wc_os_lacking = 0;
     assert_true(seam_met());
     assert_int_equal(list->error_count, 0);
     assert_int_equal(list->count, 2);
@@ -479,6 +481,55 @@ static void what_cannot_be_removed_does_not_keep_the_rest(void **state)
     assert_true(scratch_exists(scratch_text(&r->scratch, "%s/.tmp-0123456789ABCDEF", untrusted)));
 }
 
+/* What has no trailer of ours in a folder whose name was given is another program's: it is not
+ * damaged, and stays. In one of ours nobody else writes. */
+static void what_has_no_trailer_is_judged_by_its_folder(void **state)
+{
+    static const char *const ids[] = {"cranelift-opts-rkyv", NULL};
+    static const char *const texts[] = {"", "x", "an artifact that has no trailer at all"};
+    struct rig *r = *state;
+    struct list *list = calloc(1, sizeof(*list));
+    wasmcache_key key = rig_key("m");
+
+    assert_non_null(list);
+    for (size_t i = 0; i < 2; i++) {
+        const wasmcache_reason state_wanted =
+            ids[i] ? WASMCACHE_REASON_MISMATCHED : WASMCACHE_REASON_CORRUPT;
+        char *path, *ns;
+        rig_close(r);
+        r->attach.engine_id = ids[i];
+        rig_open(r);
+        ns = scratch_text(&r->scratch, "%s", rig_namespace(r));
+        path = rig_entry(r, "m");
+        for (size_t t = 0; t < sizeof(texts) / sizeof(*texts); t++) {
+            wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
+            assert_int_equal(rig_save(r, "m", NULL), 0);
+            scratch_write(path, texts[t], strlen(texts[t]), 0600);
+            for (unsigned flags = 0; flags <= WASMCACHE_CHECK_DIGEST; flags++) {
+                assert_int_equal(wasmcache_entry_check(&entry, r->cache, ns, &key, flags), 0);
+                assert_int_equal(entry.state, state_wanted);
+                assert_int_equal(entry.artifact_bytes, 0);
+                assert_int_equal(entry.file_bytes, strlen(texts[t]));
+                walk(r, list, ns, flags);
+                assert_int_equal(list->count, 1);
+                assert_int_equal(list->error_count, 0);
+                assert_int_equal(list->entries[0].state, state_wanted);
+            }
+            assert_int_equal(wasmcache_remove_damaged(r->cache, ns, &key),
+                             ids[i] ? WASMCACHE_EMISS : 0);
+            assert_int_equal(scratch_exists(path), ids[i] != NULL);
+            scratch_remove(path);
+        }
+        /* A trailer that is damaged is ours, wherever it is. */
+        assert_int_equal(rig_save(r, "m", NULL), 0);
+        spoil(path, SPOIL_TRAILER);
+        assert_int_equal(rig_state(r, "m"), WASMCACHE_REASON_CORRUPT);
+        assert_int_equal(wasmcache_remove_damaged(r->cache, ns, &key), 0);
+        assert_false(scratch_exists(path));
+    }
+    free(list);
+}
+
 /* ---- removal of damaged entries ---- */
 
 static void only_damaged_entries_are_removed_as_damaged(void **state)
@@ -534,6 +585,7 @@ int main(void)
         TEST(a_walk_outlives_its_cache),
         TEST(a_clean_up_takes_its_own_files_only),
         TEST(what_cannot_be_removed_does_not_keep_the_rest),
+        TEST(what_has_no_trailer_is_judged_by_its_folder),
         TEST(only_damaged_entries_are_removed_as_damaged),
     };
     return cmocka_run_group_tests_name("iterator", tests, NULL, NULL);

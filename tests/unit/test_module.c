@@ -84,6 +84,78 @@ static void null_is_no_module(void **state)
     assert_int_equal(frees, 0);
 }
 
+/* ---- into_native ---- */
+
+static int other; /* stands for a clone */
+static unsigned clones;
+static void *next_clone;
+
+static void *count_clone(wasmcache_kind kind, void *module)
+{
+    assert_int_equal(kind, WASMCACHE_COMPONENT);
+    assert_ptr_equal(module, &native);
+    clones++;
+    return next_clone;
+}
+
+static void the_only_reference_gives_the_module_itself(void **state)
+{
+    wasmcache_engine_table cloning = table;
+    (void)state;
+    cloning.module_clone = count_clone;
+    clones = 0;
+    for (int i = 0; i < 2; i++) {
+        wasmcache_module *module =
+            wc_module_new(i ? &cloning : &table, WASMCACHE_COMPONENT, &native);
+        /* Others had it, and gave it back. */
+        wasmcache_module_release(wasmcache_module_ref(module));
+        assert_ptr_equal(wasmcache_module_into_native(module), &native);
+        assert_int_equal(frees, 0); /* it is the caller's */
+        assert_int_equal(clones, 0);
+    }
+}
+
+static void of_a_shared_module_it_is_a_clone(void **state)
+{
+    wasmcache_engine_table cloning = table;
+    wasmcache_module *module;
+    (void)state;
+    cloning.module_clone = count_clone;
+    clones = 0;
+    next_clone = &other;
+    module = wc_module_new(&cloning, WASMCACHE_COMPONENT, &native);
+    wasmcache_module_ref(module);
+    assert_ptr_equal(wasmcache_module_into_native(module), &other);
+    assert_int_equal(clones, 1);
+    assert_int_equal(frees, 0);
+    /* One reference was given back: the other is the last. */
+    assert_ptr_equal(wasmcache_module_native(module), &native);
+    wasmcache_module_release(module);
+    assert_int_equal(frees, 1);
+    assert_ptr_equal(freed, &native);
+}
+
+static void without_a_clone_the_reference_stays(void **state)
+{
+    wasmcache_engine_table cloning = table;
+    (void)state;
+    cloning.module_clone = count_clone;
+    next_clone = NULL; /* no memory */
+    for (int i = 0; i < 2; i++) {
+        wasmcache_module *module =
+            wc_module_new(i ? &cloning : &table, WASMCACHE_COMPONENT, &native);
+        reset(NULL);
+        wasmcache_module_ref(module);
+        assert_null(wasmcache_module_into_native(module));
+        wasmcache_module_release(module);
+        assert_int_equal(frees, 0);
+        /* Now it is the only one. */
+        assert_ptr_equal(wasmcache_module_into_native(module), &native);
+        assert_int_equal(frees, 0);
+    }
+    assert_null(wasmcache_module_into_native(NULL));
+}
+
 static void *take_and_give(void *argument)
 {
     wasmcache_module *module = argument;
@@ -123,6 +195,9 @@ int main(void)
         cmocka_unit_test_setup(last_release_frees_once, reset),
         cmocka_unit_test_setup(modules_are_counted_apart, reset),
         cmocka_unit_test_setup(null_is_no_module, reset),
+        cmocka_unit_test_setup(the_only_reference_gives_the_module_itself, reset),
+        cmocka_unit_test_setup(of_a_shared_module_it_is_a_clone, reset),
+        cmocka_unit_test_setup(without_a_clone_the_reference_stays, reset),
         cmocka_unit_test_setup(threads_share_a_module, reset),
     };
     return cmocka_run_group_tests_name("module", tests, NULL, NULL);

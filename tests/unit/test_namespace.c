@@ -214,6 +214,39 @@ static void namespaces_that_are_made(void **state)
     assert_true(wc_namespace_valid(made));
 }
 
+/* Ours end with 16 upper-case hex digits behind a dash. */
+static void namespaces_that_others_may_use_too(void **state)
+{
+    static const char *const shared[] = {
+        "cranelift-opts-rkyv-v9",
+        "a-v1",
+        "0123456789ABCDEF-v1",
+        "wasmtime-cranelift-0123456789ABCDE-v50",
+        "wasmtime-cranelift-0123456789abcdef-v50",
+        "wasmtime-cranelift-0123456789ABCDEG-v50",
+        "wasmtime-cranelift_0123456789ABCDEF-v50",
+        "wasmtime-cranelift-0123456789ABCDEF0-v50",
+        "wasmtime-cranelift-0123456789ABCDEF-v1-v50",
+        "wasmtime-cranelift-0123456789ABCDEF.-v50",
+    };
+    static const char *const own[] = {
+        "wasmtime-cranelift-0123456789ABCDEF-v50",
+        "wasmer-default-0000000000000000-v9",
+        "fake-none-FFFFFFFFFFFFFFFF-v4294967295",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(shared) / sizeof(*shared); i++) {
+        assert_true(wc_namespace_valid(shared[i]));
+        if (!wc_namespace_is_shared(shared[i]))
+            fail_msg("%s", shared[i]);
+    }
+    for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++) {
+        assert_true(wc_namespace_valid(own[i]));
+        if (wc_namespace_is_shared(own[i]))
+            fail_msg("%s", own[i]);
+    }
+}
+
 static void entry_names(void **state)
 {
     char name[WC_ENTRY_NAME_SIZE], other[NAME_ROOM];
@@ -774,6 +807,7 @@ int main(void)
         cmocka_unit_test(each_byte_at_each_place),
         cmocka_unit_test(namespaces),
         cmocka_unit_test(namespaces_that_are_made),
+        cmocka_unit_test(namespaces_that_others_may_use_too),
         cmocka_unit_test(entry_names),
         cmocka_unit_test(other_forms_of_an_entry_name),
         cmocka_unit_test(private_names),

@@ -155,7 +155,7 @@ static void digests_that_cannot_be(void **state)
         assert_misuse(&s);
         wc_error_init(&err);
         wc_input_init(&input, &s);
-        assert_int_equal(wc_input_key(&input, &key, &err), WASMCACHE_EMISUSE);
+        assert_int_equal(wc_input_key(&input, &key, NULL, &err), WASMCACHE_EMISUSE);
         wc_input_release(&input);
     }
 }
@@ -172,7 +172,7 @@ static void bytes_are_borrowed(void **state)
     (void)state;
     wc_error_init(&err);
     wc_input_init(&input, &s);
-    assert_int_equal(wc_input_key(&input, &key, &err), 0);
+    assert_int_equal(wc_input_key(&input, &key, NULL, &err), 0);
     assert_key_of(&key, wasm, 4);
     assert_int_equal(wc_input_read(&input, &err), 0);
     assert_ptr_equal(input.bytes, wasm);
@@ -193,7 +193,7 @@ static void no_bytes_are_not_null(void **state)
     (void)state;
     wc_error_init(&err);
     wc_input_init(&input, &s);
-    assert_int_equal(wc_input_key(&input, &key, &err), 0);
+    assert_int_equal(wc_input_key(&input, &key, NULL, &err), 0);
     assert_key_of(&key, "", 0);
     assert_int_equal(wc_input_read(&input, &err), 0);
     assert_non_null(input.bytes);
@@ -232,7 +232,7 @@ static void files_are_read_whole(void **state)
         wasmcache_key key;
         wc_error_init(&err);
         wc_input_init(&input, &s);
-        assert_int_equal(wc_input_key(&input, &key, &err), 0);
+        assert_int_equal(wc_input_key(&input, &key, NULL, &err), 0);
         assert_int_equal(input.size, size);
         assert_null(input.bytes); /* not in memory for a lookup */
         assert_int_equal(wc_input_read(&input, &err), 0);
@@ -276,7 +276,7 @@ static void file_changes_between_key_and_read(void **state)
         wasmcache_key key;
         wc_error_init(&err);
         wc_input_init(&input, &s);
-        assert_int_equal(wc_input_key(&input, &key, &err), 0);
+        assert_int_equal(wc_input_key(&input, &key, NULL, &err), 0);
         assert_key_of(&key, "\0asm", 4);
         overwrite(path, after[i / 2], n);
         assert_int_equal(wc_input_read(&input, &err), 0);
@@ -302,7 +302,7 @@ static void file_is_replaced_between_key_and_read(void **state)
     wasmcache_key key;
     wc_error_init(&err);
     wc_input_init(&input, &s);
-    assert_int_equal(wc_input_key(&input, &key, &err), 0);
+    assert_int_equal(wc_input_key(&input, &key, NULL, &err), 0);
     file_of(f, "wasm", "another file", 12); /* renamed over it */
     assert_int_equal(wc_input_read(&input, &err), 0);
     assert_int_equal(input.length, 4);
@@ -311,7 +311,7 @@ static void file_is_replaced_between_key_and_read(void **state)
     wc_input_release(&input);
 
     wc_input_init(&input, &s);
-    assert_int_equal(wc_input_key(&input, &key, &err), 0);
+    assert_int_equal(wc_input_key(&input, &key, NULL, &err), 0);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(wc_input_read(&input, &err), 0);
     assert_memory_equal(input.bytes, "another file", 12);
@@ -364,7 +364,7 @@ static void file_changes_while_it_is_read(void **state)
         change.seen = 0;
         wc_error_init(&err);
         wc_input_init(&input, &s);
-        assert_int_equal(wc_input_key(&input, &key, &err), 0);
+        assert_int_equal(wc_input_key(&input, &key, NULL, &err), 0);
         wc_os_hook = change_file;
         assert_int_equal(wc_input_read(&input, &err), 0);
         wc_os_hook = NULL;
@@ -396,7 +396,7 @@ static void files_that_are_none(void **state)
         wasmcache_key key;
         wc_error_init(&err);
         wc_input_init(&input, &s);
-        assert_int_equal(wc_input_key(&input, &key, &err), WASMCACHE_EIO);
+        assert_int_equal(wc_input_key(&input, &key, NULL, &err), WASMCACHE_EIO);
         assert_string_equal(err.path, paths[i]);
         assert_int_equal(wc_input_read(&input, &err), WASMCACHE_EIO);
         wc_input_release(&input);
@@ -415,7 +415,7 @@ static void files_that_are_none(void **state)
         assert_true(fd >= 0);
         wc_error_init(&err);
         wc_input_init(&input, &s);
-        assert_int_equal(wc_input_key(&input, &key, &err), WASMCACHE_EIO);
+        assert_int_equal(wc_input_key(&input, &key, NULL, &err), WASMCACHE_EIO);
         assert_int_equal(err.system_errno, i == 3 ? EBADF : i == 1 ? EISDIR : 0);
         assert_string_equal(err.path, "");
         assert_int_equal(wc_input_read(&input, &err), WASMCACHE_EIO);
@@ -455,7 +455,7 @@ static void every_call_that_fails(void **state)
             fault.at = at;
             fault.seen = 0;
             wc_os_hook = inject;
-            rc = wc_input_key(&input, &key, &err);
+            rc = wc_input_key(&input, &key, NULL, &err);
             if (rc == 0)
                 rc = wc_input_read(&input, &err);
             wc_os_hook = NULL;
@@ -488,7 +488,7 @@ static void release_may_be_repeated(void **state)
     wc_input_init(&input, &s);
     wc_input_release(&input); /* nothing was held */
     wc_input_init(&input, &s);
-    assert_int_equal(wc_input_key(&input, &key, &err), 0);
+    assert_int_equal(wc_input_key(&input, &key, NULL, &err), 0);
     assert_int_equal(wc_input_read(&input, &err), 0);
     wc_input_release(&input);
     assert_int_equal(scratch_descriptors(), f->descriptors);
@@ -537,7 +537,7 @@ static int use_fetch(struct fetch *fetch, const char *algorithm, int vouched, wa
     s.vouched = vouched;
     wc_error_init(&err);
     wc_input_init(&input, &s);
-    assert_int_equal(wc_input_key(&input, key, &err), 0);
+    assert_int_equal(wc_input_key(&input, key, NULL, &err), 0);
     assert_int_equal(fetch->fetched, 0); /* on a miss only */
     rc = wc_input_read(&input, &err);
     assert_int_equal(fetch->fetched, 1);
@@ -679,7 +679,7 @@ static int unchanged(const wasmcache_source *source, const void *before, char *m
     memcpy(memory, before, 4);
     wc_error_init(&err);
     wc_input_init(&input, source);
-    assert_int_equal(wc_input_key(&input, &key, &err), 0);
+    assert_int_equal(wc_input_key(&input, &key, NULL, &err), 0);
     assert_int_equal(wc_input_read(&input, &err), 0);
     wc_input_file_under(&input, &key);
     assert_int_equal(wc_input_unchanged(&input, &key, &err), 0);

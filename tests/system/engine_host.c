@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include "wasmtime_host.h"
+#include "engine_host.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,8 +15,7 @@ const char *__tsan_default_suppressions(void)
 }
 #endif
 
-/* Something that is no matter of the test went wrong. */
-static void broken(const char *what, const char *about)
+void broken(const char *what, const char *about)
 {
     fail_msg("%s: %s (%s)", what, about ? about : "", strerror(errno));
     abort();
@@ -39,7 +38,7 @@ static void program_path(char *out, size_t size, const char *name)
         broken("readlink", "/proc/self/exe");
     out[n] = '\0';
     end = strrchr(out, '/') + 1;
-    snprintf(end, size - (size_t)(end - out), "%s", name);
+    snprintf(end, size - (size_t)(end - out), "%s." ENGINE_NAME, name);
 }
 
 int run_program(char *out, size_t size, const char *name, ...)
@@ -127,10 +126,19 @@ void host_forget(struct seen *seen)
 
 unsigned host_loads(void)
 {
-    return host_called("wasmtime_module_deserialize_file") +
-           host_called("wasmtime_module_deserialize") +
+    return host_called(ENGINE_LOAD_FILE) + host_called(ENGINE_LOAD) +
            host_called("wasmtime_component_deserialize_file") +
            host_called("wasmtime_component_deserialize");
+}
+
+unsigned host_compiles(unsigned saved)
+{
+    return host_called(ENGINE_COMPILE) - (ENGINE_RECHECKS ? saved : 0);
+}
+
+int host_loaded_best(void)
+{
+    return host_loads() == 1 && host_called(engine_maps() ? ENGINE_LOAD_FILE : ENGINE_LOAD) == 1;
 }
 
 static void on_event(const wasmcache_event *event, void *payload)
@@ -140,37 +148,40 @@ static void on_event(const wasmcache_event *event, void *payload)
         atomic_fetch_add(&seen->count[event->type], 1);
 }
 
-wasm_config_t *host_config(void)
-{
-    wasm_config_t *config = wasm_config_new();
-    wasmtime_config_parallel_compilation_set(config, false);
-    return config;
-}
-
-void host_open_with(struct host *h, const wasmcache_options *options, wasm_config_t *config)
+void host_open_with(struct host *h, const wasmcache_options *options, wasm_engine_t *engine,
+                    const char *settings)
 {
     wasmcache_options o = *options;
     memset(h, 0, sizeof(*h));
-    h->engine = wasm_engine_new_with_config(config ? config : host_config());
+    h->engine = engine;
     if (!h->engine)
-        broken("wasm_engine_new_with_config", NULL);
+        broken("no engine", NULL);
     o.on_event = on_event;
     o.payload = &h->seen;
     if (wasmcache_open(&h->cache, &o) < 0)
         broken("wasmcache_open", wasmcache_last_error()->message);
-    h->wc = wasmcache_wasmtime_attach(h->cache, h->engine, "");
+    h->wc = engine_attach(h->cache, h->engine, settings);
     if (!h->wc)
-        broken("wasmcache_wasmtime_attach", wasmcache_last_error()->message);
+        broken("attach", wasmcache_last_error()->message);
     (void)host_namespace(h); /* the first use, which probes: what is counted below is without it */
     host_forget(&h->seen);
 }
 
-void host_open(struct host *h, const char *dir, wasm_config_t *config, unsigned flags)
+void host_open(struct host *h, const char *dir, unsigned flags)
 {
     wasmcache_options options = WASMCACHE_OPTIONS_INIT;
     options.dir = dir;
     options.flags = flags;
-    host_open_with(h, &options, config);
+    host_open_with(h, &options, engine_new(), "");
+}
+
+void host_open_other(struct host *h, const char *dir)
+{
+    wasmcache_options options = WASMCACHE_OPTIONS_INIT;
+    const char *settings;
+    wasm_engine_t *engine = engine_new_other(&settings);
+    options.dir = dir;
+    host_open_with(h, &options, engine, settings);
 }
 
 void host_close(struct host *h)
@@ -204,7 +215,7 @@ char *entry_path(struct scratch *s, const struct host *h, const void *wasm, size
     return scratch_in(s, "%s", strstr(out, s->dir) + strlen(s->dir) + 1);
 }
 
-int get_bytes(wasmtime_module_t **out, struct host *h, const void *wasm, size_t size,
+int get_bytes(engine_module **out, struct host *h, const void *wasm, size_t size,
               wasmcache_report *report)
 {
     const wasmcache_report empty = WASMCACHE_REPORT_INIT;
@@ -215,72 +226,8 @@ int get_bytes(wasmtime_module_t **out, struct host *h, const void *wasm, size_t 
         *report = empty;
     rc = wasmcache_get_native(&native, &error, h->wc, WASMCACHE_MODULE, &source, NULL, report);
     if (error)
-        wasmtime_error_delete(error);
+        engine_table()->error_free(error);
     if (rc == 0)
         *out = native;
     return rc;
-}
-
-char *error_text(char *out, size_t size, wasmtime_error_t *error)
-{
-    wasm_name_t text = {0, NULL};
-    char *backtrace;
-    if (error)
-        wasmtime_error_message(error, &text);
-    snprintf(out, size, "%.*s", (int)text.size, text.size ? text.data : "");
-    backtrace = strstr(out, "\nStack backtrace:");
-    if (backtrace)
-        *backtrace = '\0';
-    wasm_byte_vec_delete(&text);
-    if (error)
-        wasmtime_error_delete(error);
-    return out;
-}
-
-static void must_not_fail(const char *what, wasmtime_error_t *error, wasm_trap_t *trap)
-{
-    char text[512];
-    if (trap)
-        broken(what, "trap");
-    if (error)
-        broken(what, error_text(text, sizeof(text), error));
-}
-
-int32_t call_export(wasm_engine_t *engine, wasmtime_module_t *module, const char *name,
-                    const int32_t *arguments, size_t count)
-{
-    wasmtime_store_t *store = wasmtime_store_new(engine, NULL, NULL);
-    wasmtime_context_t *context = wasmtime_store_context(store);
-    wasmtime_linker_t *linker = wasmtime_linker_new(engine);
-    wasmtime_instance_t instance;
-    wasmtime_extern_t item;
-    wasmtime_val_t values[4], result;
-    wasmtime_error_t *error;
-    wasm_trap_t *trap = NULL;
-
-    if (count > 4)
-        broken("call_export", "too many arguments");
-    /* For engines that count fuel or epochs; others refuse, which is nobody's problem. */
-    error = wasmtime_context_set_fuel(context, 1000000);
-    if (error)
-        wasmtime_error_delete(error);
-    wasmtime_context_set_epoch_deadline(context, 1);
-    error = wasmtime_linker_define_unknown_imports_as_default_values(linker, context, module);
-    must_not_fail("define_unknown_imports", error, NULL);
-    error = wasmtime_linker_instantiate(linker, context, module, &instance, &trap);
-    must_not_fail("instantiate", error, trap);
-    if (!wasmtime_instance_export_get(context, &instance, name, strlen(name), &item) ||
-        item.kind != WASMTIME_EXTERN_FUNC)
-        broken("there is no such function", name);
-    for (size_t i = 0; i < count; i++) {
-        values[i].kind = WASMTIME_I32;
-        values[i].of.i32 = arguments[i];
-    }
-    error = wasmtime_func_call(context, &item.of.func, values, count, &result, 1, &trap);
-    must_not_fail(name, error, trap);
-    if (result.kind != WASMTIME_I32)
-        broken("result is no i32", name);
-    wasmtime_linker_delete(linker);
-    wasmtime_store_delete(store);
-    return result.of.i32;
 }

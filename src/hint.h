@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WC_HINT_H
+#define WC_HINT_H
+
+/*
+ * What was found out before and is known to hold still: small facts that save reading a file again.
+ *
+ *     struct wc_hint_look look;
+ *     wc_hint_look_start(&look, &cache->hints);
+ *     wc_hint_look_at(&look, dir_fd, WC_HINT_INSIDE, owner);          // where the table lies, once that is open
+ *     if (wc_hint_of_file(&about, look.hints, WC_HINT_SOURCE, &st) && wc_hint_get(&look, &about, &hint))
+ *         ... hint.value
+ *     wc_hint_put(&look, &about, &hint);
+ *     wc_hint_look_end(&look);
+ *
+ * A hint is about one thing, named by a hash of its kind and of what identifies the thing; so it is
+ * never changed to mean something else, only forgotten. Hints live in the process, and in a file
+ * that all processes of a user share:
+ *
+ *     file   = header slots
+ *     header = 4096 bytes, of which the first 40 are: "wasmcache hints" and a zero byte, then as this
+ *              machine has numbers: 32 bits each of byte order mark 0x01020304, version 1, owner,
+ *              slots; 64 bits: check, XXH3-64 (seed 0) of the 32 bytes before
+ *     slot   = 64 bytes: what it is about (16), value (32), time in seconds since 1970 (8),
+ *              check (8): XXH3-64 of the 56 bytes before, seeded with version and owner
+ *
+ * A hint may be in any of the 8 slots of its set. The file is read and written a slot at a time,
+ * with pread and pwrite and without a lock, never mapped: what is torn, half of another's write or
+ * noise fails its check and is no hint. Nothing breaks if it is lost, cut, replaced or filled with
+ * rubbish. Version and byte order are in its name, so that two libraries never touch each other's.
+ */
+
+#include <pthread.h>
+
+#include "os/os.h"
+
+enum wc_hint_kind {
+    WC_HINT_SOURCE = 1, /* a file's identity -> the SHA-256 of what is in it */
+    WC_HINT_VERIFIED,   /* an entry's identity -> its digest, which was found to be right */
+    WC_HINT_PROBE,      /* an engine as the embedder and the machine name it -> what its probe gave */
+    WC_HINT_VERSION     /* the same -> the version of its artifacts, 4 bytes little-endian */
+};
+
+/* What a hint is about. */
+struct wc_hint_about {
+    uint8_t id[16];
+};
+
+struct wc_hint {
+    uint8_t value[32];
+    uint64_t time; /* seconds since 1970; set by put */
+};
+
+/* Of a cache. */
+struct wc_hints {
+    pthread_mutex_t lock; /* of `slots`; only tried, so that a child of fork cannot hang on it */
+    uint8_t *slots;       /* in this process; made at the first put */
+    uint8_t boot[16];     /* the boot id */
+    int has_boot;         /* 0: not to be had, so nothing about files is remembered */
+    int writes;           /* 0: the file is only read */
+};
+
+/* Where the table lies as seen from a directory. */
+enum wc_hint_place {
+    WC_HINT_BESIDE,    /* in the one above it */
+    WC_HINT_INSIDE,    /* in it */
+    WC_HINT_INSIDE_OWN /* in it, and it is closed at the end */
+};
+
+/* The use of the table during one call. */
+struct wc_hint_look {
+    struct wc_hints *hints;
+    int at;         /* -1: there is no table */
+    enum wc_hint_place place;
+    int fd;         /* the table, -1: not open */
+    int tried;      /* it was opened, or that failed */
+    uint32_t owner; /* of the directory */
+};
+
+void wc_hints_init(struct wc_hints *hints, int writes);
+/* Without it nothing is known of files. */
+void wc_hints_find_boot(struct wc_hints *hints);
+void wc_hints_release(struct wc_hints *hints);
+
+void wc_hint_look_start(struct wc_hint_look *look, struct wc_hints *hints);
+/* The table lies in a directory that was judged and belongs to `owner`. `at` must stay open until
+ * the end. */
+void wc_hint_look_at(struct wc_hint_look *look, int at, enum wc_hint_place place, uint32_t owner);
+void wc_hint_look_end(struct wc_hint_look *look);
+
+/* What a file is, as long as nobody writes to it: device, inode, size, both times, and since when
+ * the machine runs. 0: no boot id, so that the same numbers may mean another file. */
+int wc_hint_of_file(struct wc_hint_about *out, const struct wc_hints *hints, enum wc_hint_kind kind,
+                    const struct wc_os_stat *st);
+
+/* Anything that 32 bytes name. */
+void wc_hint_of_hash(struct wc_hint_about *out, enum wc_hint_kind kind, const uint8_t hash[32]);
+
+/*
+ * May something be remembered of a file that `st` is of, which was read since? Only if a write that
+ * comes next must move its ctime: the one that it has lies back far enough for the file system's
+ * clock, and not in the future; and only where the file system is one that keeps times by itself.
+ */
+int wc_hint_is_settled(int fd, const struct wc_os_stat *st);
+
+/* 1: it is known. 0. Looks in the process first. */
+int wc_hint_get(struct wc_hint_look *look, const struct wc_hint_about *about, struct wc_hint *out);
+/* Remembers it, in the process and, where that can be, in the file. No failure shows. */
+void wc_hint_put(struct wc_hint_look *look, const struct wc_hint_about *about,
+                 const uint8_t value[32]);
+
+#endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a file's times can be trusted with, and since when the machine runs. */
+#define _GNU_SOURCE
+#include "os/private.h"
+
+#include <string.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/vfs.h>
+#endif
+
+#define SECOND INT64_C(1000000000)
+
+/*
+ * Local file systems by their magic number (statfs(2)). Linux takes the time of a change from a
+ * clock that ticks 100 to 1,000 times a second, so two writes less than a tick apart may have the
+ * same; 20 ms are two of the slowest ticks. 2 s is what the coarsest of the others store. Not in
+ * the list: what a server or another process can change without the times that we see here.
+ */
+static const struct {
+    uint32_t magic;
+    int64_t settles;
+} known[] = {
+    {0xEF53, SECOND / 50},     /* ext2, ext3, ext4 */
+    {0x58465342, SECOND / 50}, /* XFS */
+    {0x9123683E, SECOND / 50}, /* btrfs */
+    {0x01021994, SECOND / 50}, /* tmpfs */
+    {0x794C7630, 2 * SECOND},  /* overlay */
+    {0x2FC12FC1, 2 * SECOND},  /* ZFS */
+    {0xF2F52010, 2 * SECOND},  /* F2FS */
+    {0xCA451A4E, 2 * SECOND},  /* bcachefs */
+    {0x73717368, 2 * SECOND},  /* squashfs */
+    {0xE0F5E1E2, 2 * SECOND},  /* EROFS */
+    {0x858458F6, 2 * SECOND},  /* ramfs */
+    {0x3153464A, 2 * SECOND},  /* JFS */
+};
+
+int64_t wc_os_settles_after_ns(int fd)
+{
+#ifdef WASMCACHE_TESTING
+    if (wc_os_settles_forced >= 0)
+        return wc_os_settles_forced;
+    if (wc_os_enter("statfs"))
+        return 0;
+#endif
+#ifdef __linux__
+    struct statfs fs;
+    if (fstatfs(fd, &fs) < 0)
+        return 0;
+    for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+        if ((uint32_t)fs.f_type == known[i].magic)
+            return known[i].settles;
+#else
+    (void)fd;
+#endif
+    return 0;
+}
+
+/* Two hex digits; -1: they are none. */
+static int hex_byte(const char *text)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *high = text[0] ? strchr(digits, text[0]) : NULL;
+    const char *low = high && text[1] ? strchr(digits, text[1]) : NULL;
+    return low ? (int)((high - digits) * 16 + (low - digits)) : -1;
+}
+
+int wc_os_boot_id(uint8_t out[16])
+{
+    char text[36];
+    ssize_t n;
+    int fd, at = 0;
+    ENTER("boot_id");
+    if (LACKING(WC_OS_NO_PROC))
+        return -ENOENT;
+    fd = wc_os_openat(AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    n = read(fd, text, sizeof(text));
+    close(fd);
+    if (n != (ssize_t)sizeof(text))
+        return -ENOENT;
+    for (int i = 0; i < 16; i++) {
+        int byte;
+        if (i == 4 || i == 6 || i == 8 || i == 10)
+            at++; /* a dash */
+        byte = hex_byte(text + at);
+        if (byte < 0)
+            return -ENOENT;
+        out[i] = (uint8_t)byte;
+        at += 2;
+    }
+    return 0;
+}
