@@ -123,6 +123,10 @@ want_err 'exit7.wasm: hit, '
 WASMCACHE_DISABLE=1 run -v run wasm/exit7.wasm
 want_status 7
 want_err 'exit7.wasm: compiled \(cache-off\)'
+run run wasm/bare.wasm
+want_status 1
+want_err '^wasmcache: cannot run wasm/bare.wasm:'
+want_err 'memory'
 if [ "$ENGINE" = wasmer ]; then
 	left_out "an exit status of 256: it keeps eight bits itself"
 else
