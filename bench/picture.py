@@ -59,6 +59,13 @@ def decades(low, high):
     return [10.0 ** n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
 
 
+def steps(high):
+    """Round numbers from 0 to just over what is shown."""
+    step = 10 ** math.floor(math.log10(high / 4))
+    step = next(step * n for n in (1, 2, 2.5, 5, 10) if step * n >= high / 4)
+    return [step * i for i in range(math.ceil(high / step) + 1)]
+
+
 def time_of(ns):
     for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
         if ns >= size:
@@ -151,11 +158,10 @@ def draw_growth(results, folder):
     if len(rows) < 2:
         return
     series = (("first_many", OURS, "5 4", "new process: open and first hit"), ("hit_many", OURS, "", "hit, warm process"), ("open_many", LIMIT, "", "open"))
-    high = max(r["first_many"] for r in rows) * 1.15
+    ticks = steps(max(r["first_many"] for r in rows))
     p = Picture(860, 400, "Entries in the folder", f"Time by the number of entries beside the one that is loaded ({results['main']}.wasm), medians; less is better")
-    x, y = Axis(1, rows[-1]["entries"], 90, 800, True), Axis(0, high, 330, 90, False)
-    for i in range(5):
-        value = high * i / 4
+    x, y = Axis(1, rows[-1]["entries"], 90, 800, True), Axis(0, ticks[-1], 330, 90, False)
+    for value in ticks:
         p.line(90, y.at(value), 800, y.at(value))
         p.text(82, y.at(value) + 4, time_of(value) if value else "0", 11, FAINT, "end")
     for row in rows:
@@ -176,12 +182,12 @@ def draw_rate(results, folder):
         here = [r for r in rows if r["entries"] == entries]
         if not here:
             continue
-        high = max(max(r["ours"], r["bare"]) for r in here) * 1.15
-        x, y = Axis(1, max(r["number"] for r in here), left, left + 330, True), Axis(0, high, 320, 100, False)
+        ticks = steps(max(max(r["ours"], r["bare"]) for r in here))
+        x, y = Axis(1, max(r["number"] for r in here), left, left + 330, True), Axis(0, ticks[-1], 320, 100, False)
         p.text(left, 84, title, 12, INK, weight=600)
-        for i in range(5):
-            p.line(left, y.at(high * i / 4), left + 330, y.at(high * i / 4))
-            p.text(left - 8, y.at(high * i / 4) + 4, f"{high * i / 4:,.0f}", 11, FAINT, "end")
+        for value in ticks:
+            p.line(left, y.at(value), left + 330, y.at(value))
+            p.text(left - 8, y.at(value) + 4, f"{value:,.0f}", 11, FAINT, "end")
         for row in here:
             p.text(x.at(row["number"]), 340, str(row["number"]), 11, FAINT, "middle")
         p.curve([(x.at(r["number"]), y.at(r["bare"])) for r in here], LIMIT)

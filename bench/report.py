@@ -57,6 +57,11 @@ def time_of(ns):
     return f"{ns / 1e3:.0f} us"
 
 
+def difference_of(ns):
+    """Of two compiles, where the save cannot be seen alone: it can be smaller than what they differ by."""
+    return "lost in noise" if ns is not None and ns <= 0 else time_of(ns)
+
+
 def size_of(value):
     if value is None:
         return ""
@@ -229,11 +234,11 @@ def saved(numbers, module, name):
     compile, save, disk = get("compile"), get("save"), get("on_disk")
     if name == "own-wasmtime":  # it saves inside of its compile call
         compile = numbers.median(module, "bare-wasmtime", "miss-compile")
-        save = max(get("total") - compile, 0) if compile else None
+        save = get("total") - compile if compile else None
         disk = save + get("sync") if save is not None else None
     elif name == "wazero":  # the same; it syncs there too
         compile = get("alone")
-        save = disk = max(get("compile") - compile, 0)
+        save = disk = get("compile") - compile
     elif save is not None and name.startswith("ours"):
         save = get("total") - get("compile")  # with the look that missed
         disk = disk - get("save") + save
@@ -257,7 +262,7 @@ def table_of_module(results, numbers, module):
         if numbers.row(module, name, "hit-others") and not numbers.row(module, name, "hit"):
             ours_hit = numbers.row(module, ours, "hit-others")  # of the same run
         rows.append([
-            TITLES[name], time_of(compile), time_of(save), time_of(disk), time_of(hit and hit["median"]),
+            TITLES[name], time_of(compile), difference_of(save), difference_of(disk), time_of(hit and hit["median"]),
             times_of(hit["median"] / ours_hit["median"]) if hit and ours_hit and name != ours else "",
             time_of(new), times_of(new / ours_new) if new and ours_new and name != ours else "",
             *(size_of(numbers.median(module, name, what)) for what in ("disk", "rss", "anonymous", "pss", f"pss-{processes}")),
