@@ -42,8 +42,8 @@
  *  - Structs that callers fill start with their size and have an INIT macro; a library that is
  *    newer or older than the header understands each other's as far as both know the fields.
  *  - Every function may be called from any thread at any time, on the same objects too, except
- *    those that end an object (close, detach, release, iterator_close), which must come after all
- *    other calls on it.
+ *    those that end an object (close, detach, release, free, iterator_close), which must come after
+ *    all other calls on it.
  *  - Strings are UTF-8 or raw file names, ended by NUL. Sizes are in bytes, times in nanoseconds
  *    unless the name says otherwise.
  */
@@ -276,12 +276,19 @@ typedef struct wasmcache_options {
     const char *hints_dir;   /* where is remembered what was checked and hashed, for a cache whose
                                 own directory cannot be written, such as one in an image; judged and
                                 made like dir. NULL: in dir */
+    struct wasmcache_executor *save_executor; /* of wasmcache_async.h: what a get compiled is saved
+                                    on it after the get has returned. NULL, and for engines that
+                                    cannot clone a module (stock Wasmer): before. Must outlive the
+                                    last get; if it is freed, it saves first what waits */
+    unsigned save_count_max; /* how many saves may wait; a get that would be one more saves by
+                                itself. 0: 64 */
+    uint64_t save_bytes_max; /* the same, in bytes of wasm; 0: 256 MiB */
 } wasmcache_options;
 
 #define WASMCACHE_OPTIONS_INIT                                                                     \
     {                                                                                              \
         sizeof(wasmcache_options), NULL, 0, WASMCACHE_SHARE_PRIVATE, NULL, 0, NULL, NULL,          \
-            WASMCACHE_VERIFY_ONCE, 0, NULL                                                         \
+            WASMCACHE_VERIFY_ONCE, 0, NULL, NULL, 0, 0                                             \
     }
 
 /*
@@ -294,7 +301,14 @@ typedef struct wasmcache_options {
  */
 WASMCACHE_API int wasmcache_open(wasmcache **out, const wasmcache_options *options);
 
-/* Ends a cache. NULL is allowed. Modules and attachments that are still held stay valid; gets
+/*
+ * Waits until what gets handed to the save_executor so far is saved, or could not be (events tell).
+ * 0, EOFF: NULL. Not in a callback or on a thread of that executor. In the child of a fork there is
+ * nothing to wait for, and gets save before they return. Any thread.
+ */
+WASMCACHE_API int wasmcache_flush(wasmcache *cache);
+
+/* Ends a cache, after a flush. NULL is allowed. Modules and attachments that are still held stay valid; gets
  * through such attachments only compile from then on. */
 WASMCACHE_API void wasmcache_close(wasmcache *cache);
 
@@ -341,7 +355,8 @@ WASMCACHE_API int wasmcache_overlaps(wasmcache *cache, int dir_fd);
  * attachment. What engine it is, is found out at the first use, which may compile something small
  * on it: so a process may attach and then fork, if it compiles and looks up nothing in between.
  *
- * Ends it; NULL is allowed. Modules that came through it stay valid.
+ * Ends it, after the saves of it that wait on a save_executor; NULL is allowed. Modules that came
+ * through it stay valid.
  */
 WASMCACHE_API void wasmcache_detach(wasmcache_attachment *attachment);
 
@@ -491,12 +506,13 @@ typedef struct wasmcache_report {
     uint64_t compile_ns;     /* the engine's compile call alone */
     uint64_t save_ns;        /* to serialize and publish */
     uint64_t total_ns;
+    int save_later; /* 1: it is to be saved on the save_executor; save_error is 0 then */
 } wasmcache_report;
 
 #define WASMCACHE_REPORT_INIT                                                                      \
     {                                                                                              \
         sizeof(wasmcache_report), WASMCACHE_FAILED, WASMCACHE_REASON_NONE, 0, {0, 0, {0}}, 0, 0,   \
-            0, 0, 0, 0, 0                                                                          \
+            0, 0, 0, 0, 0, 0                                                                       \
     }
 
 /* Flags of wasmcache_get_options. */

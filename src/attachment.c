@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "key.h"
+#include "later.h"
 
 int wc_engine_describe(const wasmcache_attachment *attachment, const void *engine_error,
                        const char *doing, struct wc_error *err)
@@ -159,8 +159,10 @@ int wasmcache_attach(wasmcache_attachment **out, wasmcache *cache,
 
 void wasmcache_detach(wasmcache_attachment *attachment)
 {
-    if (attachment)
-        attachment_free(attachment);
+    if (!attachment)
+        return;
+    wc_later_wait_attachment(attachment);
+    attachment_free(attachment);
 }
 
 void *wasmcache_attachment_engine(const wasmcache_attachment *attachment)

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "later.h"
+
 /* ---- structs with their size first ---- */
 
 int wc_sized_in(void *to, size_t to_size, const void *from, size_t least, const char *what,
@@ -87,6 +89,7 @@ static wasmcache *cache_new(const wasmcache_options *o)
     wc_hints_init(&cache->hints, !(o->flags & WASMCACHE_READ_ONLY) || o->hints_dir);
     if (o->dir)
         wc_hints_find_boot(&cache->hints);
+    wc_later_init(&cache->later, o);
     cache->verify = o->verify;
     cache->verify_seconds = o->verify_seconds ? o->verify_seconds : WEEK;
     cache->store.flags = o->flags;
@@ -176,7 +179,7 @@ int wasmcache_open(wasmcache **out, const wasmcache_options *options)
         return wc_error_publish(
             &err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL, "wasmcache_open: NULL"));
     *out = NULL;
-    rc = options ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_options, hints_dir),
+    rc = options ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_options, save_bytes_max),
                                "wasmcache_options", &err)
                  : 0;
     if (rc == 0)
@@ -209,6 +212,7 @@ void wc_cache_unref(wasmcache *cache)
 {
     if (!cache || atomic_fetch_sub_explicit(&cache->refs, 1, memory_order_acq_rel) != 1)
         return;
+    wc_later_release(&cache->later);
     wc_hints_release(&cache->hints);
     free(cache->store.gate.trust_uids);
     free(cache->store.dir);
@@ -239,6 +243,7 @@ void wasmcache_close(wasmcache *cache)
 {
     if (!cache)
         return;
+    wc_later_wait(&cache->later);
     atomic_store(&cache->closed, 1);
     wc_cache_unref(cache);
 }

@@ -12,6 +12,18 @@
 #include "hint.h"
 #include "store_dir.h"
 
+/* Saves that wait for a worker (later.h). */
+struct wc_later {
+    struct wasmcache_executor *executor; /* NULL: none waits */
+    unsigned count_max;
+    uint64_t bytes_max;
+    int64_t pid; /* of the process that it works in */
+    pthread_mutex_t lock;
+    pthread_cond_t done; /* one is done */
+    unsigned count;
+    uint64_t bytes; /* of wasm */
+};
+
 struct wasmcache {
     atomic_uint refs;   /* one of the opener, one of each attachment */
     atomic_bool closed; /* attachments that are left only compile */
@@ -22,6 +34,7 @@ struct wasmcache {
     char *hints_dir; /* where their table is; NULL: in the cache directory */
     wasmcache_verify verify;
     uint64_t verify_seconds; /* how long a check counts */
+    struct wc_later later;
     wasmcache_event_fn on_event;
     void *payload;
 };

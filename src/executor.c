@@ -165,9 +165,21 @@ void wc_pool_unpark(struct wc_job *job)
     list_move(&job->pool->running, job);
 }
 
+static void one_less_outstanding(struct wc_pool *pool)
+{
+    if (--pool->outstanding == 0)
+        pthread_cond_broadcast(&pool->progress);
+}
+
 void wc_pool_finish(struct wc_job *job)
 {
     struct wc_pool *pool = job->pool;
+    if (job->silent && !job->aborted) {
+        list_take(job);
+        one_less_outstanding(pool);
+        job_unref(job);
+        return;
+    }
     list_move(&pool->done, job);
     if (calls_on_worker(pool)) {
         pthread_cond_signal(&pool->work);
@@ -186,12 +198,6 @@ void wc_pool_leave(struct wc_pool *pool, int finished)
     pthread_mutex_unlock(&pool->lock);
     if (wake)
         pool->options.wake(pool->options.payload);
-}
-
-static void one_less_outstanding(struct wc_pool *pool)
-{
-    if (--pool->outstanding == 0)
-        pthread_cond_broadcast(&pool->progress);
 }
 
 /* Calls back for at most `most` jobs. The lock is held before and after, not meanwhile. Stops if a

@@ -37,6 +37,7 @@ struct wc_job {
     struct wc_jobs *in; /* NULL: none */
     atomic_uint refs;   /* of its callback, and of a pool of the host's that it was submitted to */
     atomic_bool cancelled;
+    int silent;                       /* there is nothing to deliver, unless it was aborted */
     int aborted;                      /* it was finished without having been run to its end */
     void (*run)(struct wc_job *);     /* on a worker; finishes or parks it */
     void (*deliver)(struct wc_job *); /* the callback */
@@ -77,7 +78,7 @@ int wc_executor_start(wasmcache_executor *executor, struct wc_job *job, wasmcach
 /* With the lock held. */
 void wc_pool_park(struct wc_job *job);   /* from running */
 void wc_pool_unpark(struct wc_job *job); /* to running; the calling worker runs it */
-void wc_pool_finish(struct wc_job *job); /* from any list */
+void wc_pool_finish(struct wc_job *job); /* from any list; a silent one may be gone then */
 /* Gives the lock back; `finished`: wc_pool_finish() was called meanwhile. */
 void wc_pool_leave(struct wc_pool *pool, int finished);
 /* Is this still the process that the pool is of? If not, its lock must not be touched. */

@@ -15,6 +15,8 @@
  */
 #include "get.h"
 
+#include "later.h"
+
 static int compile(struct wc_call *call, const struct wc_input *input, void **native,
                    void **engine_error, struct wc_error *err)
 {
@@ -52,6 +54,10 @@ static int save_compiled(struct wc_call *call, const struct wc_input *input,
     int rc;
     wc_error_init(&err);
     rc = wc_input_unchanged(input, key, &err);
+    if (rc == 0 && wc_later_save(call, key, native) == 0) {
+        call->report.save_later = 1;
+        return 0;
+    }
     if (rc == 0)
         return wc_save(call, key, native, &err);
     wc_call_tell(call, WASMCACHE_EVENT_SAVE_FAILED, NULL, &err, 0);
@@ -186,7 +192,7 @@ static int get_native(struct wc_call *call, void **native, void **engine_error,
     int rc = wc_get_check_call(call, report, out, function, err);
     if (rc == 0)
         rc = wc_get_check(&get, call, source, options, err);
-    if (rc < 0)
+    if (rc)
         return rc;
     rc = wc_get_key(&get, call, err);
     if (rc == 0)

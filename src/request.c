@@ -270,10 +270,11 @@ static void request_free(struct wc_job *job)
 
 /* ---- start ---- */
 
-/* A request whose arguments are still to be checked. */
-static int begin(wasmcache_request **new, wasmcache_request **out, wasmcache_executor *executor,
-                 wasmcache_attachment *attachment, wasmcache_kind kind, enum wc_request_type type,
-                 wasmcache_request_fn callback, void *payload)
+/* A request whose arguments are still to be checked. NULL: *rc says why. */
+static wasmcache_request *begin(int *rc, wasmcache_request **out, wasmcache_executor *executor,
+                                wasmcache_attachment *attachment, wasmcache_kind kind,
+                                enum wc_request_type type, wasmcache_request_fn callback,
+                                void *payload)
 {
     wasmcache_request *r;
     struct wc_error err;
@@ -281,13 +282,17 @@ static int begin(wasmcache_request **new, wasmcache_request **out, wasmcache_exe
     wc_error_init(&err);
     if (out)
         *out = NULL;
-    if (!executor || !callback)
-        return wc_error_publish(
+    if (!executor || !callback) {
+        *rc = wc_error_publish(
             &err, wc_misuse(&err, "wasmcache_request", "the executor or the callback is NULL"));
+        return NULL;
+    }
     r = calloc(1, sizeof(*r));
-    if (!r)
-        return wc_error_publish(
+    if (!r) {
+        *rc = wc_error_publish(
             &err, wc_fail(&err, WASMCACHE_ENOMEM, 0, "malloc", NULL, "No memory for a request"));
+        return NULL;
+    }
     r->job.run = run;
     r->job.deliver = deliver;
     r->job.free = request_free;
@@ -297,8 +302,7 @@ static int begin(wasmcache_request **new, wasmcache_request **out, wasmcache_exe
     r->err = err;
     wc_call_start(&r->call, attachment, kind);
     r->call.cancelled = &r->job.cancelled;
-    *new = r;
-    return 0;
+    return r;
 }
 
 /* The end of each start: rc says what came of the checks, whose error is the request's. */
@@ -321,9 +325,10 @@ int wasmcache_request_get(wasmcache_request **out, wasmcache_executor *executor,
                           const wasmcache_source *source, const wasmcache_get_options *options,
                           wasmcache_request_fn callback, void *payload)
 {
-    wasmcache_request *r;
-    int rc = begin(&r, out, executor, attachment, kind, WC_REQUEST_GET, callback, payload);
-    if (rc < 0)
+    int rc = 0;
+    wasmcache_request *r =
+        begin(&rc, out, executor, attachment, kind, WC_REQUEST_GET, callback, payload);
+    if (!r)
         return rc;
     rc = wc_get_check_call(&r->call, NULL, r, "wasmcache_request_get", &r->err);
     if (rc == 0)
@@ -346,9 +351,10 @@ int wasmcache_request_load(wasmcache_request **out, wasmcache_executor *executor
                            wasmcache_attachment *attachment, wasmcache_kind kind,
                            const wasmcache_key *key, wasmcache_request_fn callback, void *payload)
 {
-    wasmcache_request *r;
-    int rc = begin(&r, out, executor, attachment, kind, WC_REQUEST_LOAD, callback, payload);
-    return rc < 0 ? rc : start_keyed(out, executor, r, key, key, "wasmcache_request_load");
+    int rc = 0;
+    wasmcache_request *r =
+        begin(&rc, out, executor, attachment, kind, WC_REQUEST_LOAD, callback, payload);
+    return r ? start_keyed(out, executor, r, key, key, "wasmcache_request_load") : rc;
 }
 
 int wasmcache_request_save(wasmcache_request **out, wasmcache_executor *executor,
@@ -357,9 +363,10 @@ int wasmcache_request_save(wasmcache_request **out, wasmcache_executor *executor
                            const wasmcache_save_options *options, wasmcache_request_fn callback,
                            void *payload)
 {
-    wasmcache_request *r;
-    int rc = begin(&r, out, executor, attachment, kind, WC_REQUEST_SAVE, callback, payload);
-    if (rc < 0)
+    int rc = 0;
+    wasmcache_request *r =
+        begin(&rc, out, executor, attachment, kind, WC_REQUEST_SAVE, callback, payload);
+    if (!r)
         return rc;
     rc = wc_save_check(&r->call, options, &r->err);
     if (rc < 0)
@@ -373,9 +380,10 @@ int wasmcache_request_contains(wasmcache_request **out, wasmcache_executor *exec
                                const wasmcache_key *key, wasmcache_request_fn callback,
                                void *payload)
 {
-    wasmcache_request *r;
-    int rc = begin(&r, out, executor, attachment, kind, WC_REQUEST_CONTAINS, callback, payload);
-    return rc < 0 ? rc : start_keyed(out, executor, r, key, key, "wasmcache_request_contains");
+    int rc = 0;
+    wasmcache_request *r =
+        begin(&rc, out, executor, attachment, kind, WC_REQUEST_CONTAINS, callback, payload);
+    return r ? start_keyed(out, executor, r, key, key, "wasmcache_request_contains") : rc;
 }
 
 /* ---- cancel ---- */

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # What the library cannot do because it does not call it: read or change the environment, print, end the process, handle
-# signals, start threads or processes, hook into exit or fork; and it links no engine.
+# signals, start processes, hook into exit or fork; and it links no engine. Threads are started in one place.
 # no-asan no-tsan: sanitizers call all of that
 . "$(dirname "$0")/lib_hosts.sh"
 command -v nm >/dev/null && command -v readelf >/dev/null || skip "no binutils"
@@ -19,9 +19,12 @@ refuse "the environment" '_*(secure_)?getenv|setenv|putenv|unsetenv|clearenv|_*e
 refuse "printing" '_*v?(f|d)?w?printf(_chk)?|_*(IO_)?(puts|putchar|fputs|fputc|putc|perror|psignal)|v?syslog|std(in|out|err)|_*f?write_chk|fwrite'
 refuse "ending the process" '_?exit|_Exit|abort|__assert(_perror)?_fail|quick_exit|raise|kill|tgkill|longjmp|_*siglongjmp'
 refuse "hooks" 'atexit|at_quick_exit|on_exit|__cxa_(thread_)?atexit(_impl)?|(__register_|pthread_)atfork'
-refuse "signals" '_*(bsd_|sysv_)?signal|_*sigaction|sigprocmask|pthread_sigmask|sigaltstack|sigset|alarm|setitimer|timer_create'
-refuse "threads and processes" 'pthread_create|thrd_create|clone|fork|vfork|exec[lv]p?e?|posix_spawnp?|system|popen|daemon'
+refuse "signals" '_*(bsd_|sysv_)?signal|_*sigaction|sigprocmask|sigaltstack|sigset|alarm|setitimer|timer_create'
+refuse "processes" 'thrd_create|clone|fork|vfork|exec[lv]p?e?|posix_spawnp?|system|popen|daemon'
 refuse "changing the process" 'umask|chdir|fchdir|chroot|setlocale|set(e|re|res)?[ug]id|setgroups|setrlimit|prctl|srand(om)?|mallopt'
+# Threads of its own block all signals; masks are not touched elsewhere.
+grep -rlE 'pthread_(create|sigmask) *\(' "$WASMCACHE_SOURCE_DIR/src" | grep -v '/os/threads\.c$' >odd &&
+	bad "threads are started, or signals masked, in $(tr '\n' ' ' <odd)"
 # dlopen is there to ask for what is loaded (RTLD_NOLOAD); that source is a few lines.
 refuse "loading code" 'dlmopen|dlvsym'
 asks=$(grep -rhow 'dlopen([^;]*' "$WASMCACHE_SOURCE_DIR/src" | grep -cv 'RTLD_NOLOAD')

@@ -49,6 +49,9 @@ void run_all(wasmcache_executor *executor);
 void wait_for(const atomic_uint *count, unsigned value);
 void assert_answered_once(const struct asked *a);
 
+/* For the group's set-up: a thread that ends at once. With the first one a sanitizer starts one of
+ * its own, which would be counted. */
+int first_thread(void **state);
 /* Threads of this process. */
 unsigned threads_here(void);
 /* The same once it is `expected`: a thread that was joined may still be seen for a moment. */

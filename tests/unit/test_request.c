@@ -424,7 +424,7 @@ static void loads_join_too(void **state)
         wasmcache_executor_dispatch(executor);
     }
     assert_int_equal(missing.error, WASMCACHE_EMISS);
-    assert_int_equal(gate.inside, 1);
+    wait_for(&gate.inside, 1);
     gate_open(&gate);
     run_all(executor);
     for (int i = 0; i < 6; i++) {
@@ -557,6 +557,38 @@ static void what_runs_stops_before_its_next_step_and_the_next_one_leads(void **s
     assert_int_equal(next.error, 0);
     assert_int_equal(next.report.outcome, WASMCACHE_COMPILED);
     assert_int_equal(r->engine.compiles, 1);
+    wasmcache_executor_free(executor);
+}
+
+static atomic_uint fetches;
+
+static int count_fetch(const void **bytes, size_t *length, void *payload)
+{
+    (void)bytes, (void)length, (void)payload;
+    atomic_fetch_add(&fetches, 1);
+    return 1;
+}
+
+static void what_was_cancelled_fetches_nothing(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_executor *executor = executor_with(1, 0);
+    const wasmcache_key key = rig_key("wasm");
+    const wasmcache_source source = wasmcache_source_sha256(key.bytes, count_fetch, NULL);
+    struct asked a;
+    gate_init(&gate);
+    r->options.on_event = wait_at_a_miss;
+    rig_open(r);
+    atomic_store(&fetches, 0);
+    atomic_store(&hold_a_miss, 1);
+    ask_source(&a, r, executor, "wasm", &source);
+    wait_for(&gate.inside, 1);
+    assert_int_equal(wasmcache_request_cancel(a.handle), WASMCACHE_CANCEL_ASKED);
+    gate_open(&gate);
+    run_all(executor);
+    assert_answered_once(&a);
+    assert_int_equal(a.error, WASMCACHE_EABORTED);
+    assert_int_equal(fetches, 0);
     wasmcache_executor_free(executor);
 }
 
@@ -892,6 +924,7 @@ int main(void)
         GATED(what_waits_is_cancelled_at_once),
         TEST(what_is_finished_is_delivered),
         CLOSED(what_runs_stops_before_its_next_step_and_the_next_one_leads),
+        CLOSED(what_was_cancelled_fetches_nothing),
         TEST(a_callback_starts_cancels_and_dispatches),
         GATED(free_answers_all_that_is_left),
         TEST(free_cancels_what_waits_and_waits_for_the_hosts_pool),
@@ -899,5 +932,5 @@ int main(void)
         TEST(each_is_answered_once_whatever_happens),
         TEST(threads_that_start_cancel_and_dispatch_meet),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, first_thread, NULL);
 }
