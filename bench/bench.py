@@ -207,9 +207,8 @@ class Bench:
         for i in range(count):
             runs = []
             for engine, host in self.hosts.items():
-                runs += [(f"{way}-{engine}", host, way) for way in ("ours", "bare", "own") if way != "own" or "own" in host.ways()]
-            if engine_less := [r for r in runs if r[1].engine == "wasmer-stock"]:
-                runs = [r for r in runs if r not in engine_less]  # the same compiler again
+                if engine != "wasmer-stock":  # the same compiler again
+                    runs += [(f"{way}-{engine}", host, way) for way in ("ours", "later", "bare", "own") if way != "own" or "own" in host.ways()]
             runs += [(name, other, None) for name, other in self.others.items()]
             for name, thing, way in runs if i % 2 == 0 else reversed(runs):
                 said = thing.miss(way) if way else thing.miss()

@@ -136,16 +136,19 @@ def memory_bars(numbers, main, processes):
 
 
 def miss_bars(numbers, main):
-    for engine, most in (("wasmtime", 0.02), ("wasmer", 0.05)):
-        text = f"get on a miss, save `now`, {engine}: outside of the compile call, against it ({main})"
-        total, compile = (numbers.samples(main, f"ours-{engine}", what) for what in ("miss-total", "miss-compile"))
-        if not total:
-            yield bar(text, f"at most {most:.0%}", note="not measured")
-            continue
-        parts = sorted((t - c) / c for t, c in zip(total, compile))
-        share = parts[len(parts) // 2]
-        yield bar(text, f"at most {most:.0%}", f"{share:.2%}", share <= most, f"{parts[0]:.2%} to {parts[-1]:.2%}; N {len(parts)}")
-    yield bar("get on a miss, save `later`", "", note="not measured: a save is always `now`")
+    # There is no limit for `later` yet.
+    for way, save in (("ours", "before it returns"), ("later", "on a thread, later")):
+        for engine, most in (("wasmtime", 0.02), ("wasmer", 0.05)):
+            text = f"get on a miss, saved {save}, {engine}: outside of the compile call, against it ({main})"
+            limit = f"at most {most:.0%}" if way == "ours" else "none yet"
+            total, compile = (numbers.samples(main, f"{way}-{engine}", what) for what in ("miss-total", "miss-compile"))
+            if not total:
+                yield bar(text, limit, note="not measured")
+                continue
+            parts = sorted((t - c) / c for t, c in zip(total, compile))
+            share = parts[len(parts) // 2]
+            ok = share <= most if way == "ours" else None
+            yield bar(text, limit, f"{share:.2%}", ok, f"{parts[0]:.2%} to {parts[-1]:.2%}; N {len(parts)}")
 
 
 def rate_bar(results, main):
@@ -361,7 +364,7 @@ def print_all(results, all_bars):
     for what, why in results["skipped"].items():
         print(f"skipped: {what}: {why}")
     held = [b["ok"] for b in all_bars]
-    print(f"\n{held.count(True)} ok, {held.count(False)} missed, {held.count(None)} not measured, {len(results['skipped'])} skipped; {results['seconds']:.0f} s")
+    print(f"\n{held.count(True)} ok, {held.count(False)} missed, {held.count(None)} without a limit or not measured, {len(results['skipped'])} skipped; {results['seconds']:.0f} s")
 
 
 # ---- documents ----
