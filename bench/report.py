@@ -392,6 +392,10 @@ def write_docs(results, all_bars, path):
     texts["machine"] = machine_of(results)
     texts["skipped"] = "\n".join(f"- {what}: {why}" for what, why in results["skipped"].items()) or "Nothing was skipped."
 
+    for file in path.parent.glob("bench-*.svg"):
+        title = re.search(r"<title>(.*?)</title>", file.read_text()).group(1)
+        texts[file.stem.replace("bench-", "picture-")] = f"![{title}]({file.name})"
+
     def fill(match):
         name = match.group(1)
         return f"<!-- bench: {name} -->\n{texts.get(name, 'Not measured.')}\n<!-- end -->"
