@@ -8,6 +8,9 @@
 #   make check-asan, check-tsan                   the tests under sanitizers
 #   make interop    one directory for Wasmer's own Rust cache and ours; what it needs is built once: some twenty minutes
 #   make check-headers, check-includes, check-symbols, check-style, check-install, check-fuzz
+#   make bench-quick                              ours and the bare engine on small modules: two minutes
+#   make bench      side by side with other caches, on modules up to 69 MB: an hour, and more the first time (builds them);
+#                   writes the tables of docs/performance.md, and docs/bench-*.svg
 #   make install [PREFIX=/usr/local] [DESTDIR=]   make format    make clean
 #
 # WASMTIME_ROOT=DIR, WASMER_ROOT=DIR  engines of your own      WERROR=ON  warnings are errors      JOBS=N
@@ -27,7 +30,7 @@ build = wasmtime=$$(tools/engine-wasmtime --have) && wasmer=$$(tools/engine-wasm
 test = ctest --preset $(1) -j $(JOBS)
 
 .PHONY: build run wasmer check check-large check-asan check-tsan interop check-headers check-includes check-symbols check-style \
-	check-install check-fuzz install format clean set-up-check set-up-run
+	check-install check-fuzz bench bench-quick install format clean set-up-check set-up-run set-up-bench
 
 build:
 	@mkdir -p build
@@ -108,6 +111,24 @@ check-style: build
 
 format:
 	@tools/check-style --fix
+
+set-up-bench:
+	@tools/deps build
+	@tools/engine-wasmtime >/dev/null
+	@tools/engine-wasmer >/dev/null || [ $$? -eq 3 ]
+
+# Not for CI: what is measured is a time, and the machine has to be quiet.
+bench: set-up-bench
+	@tools/modules all >/dev/null || [ $$? -eq 3 ]
+	@$(MAKE) build
+	@cmake --build build/release -j $(JOBS) --target bench_hosts $(if $(V),-v)
+	@bench/bench.py --docs build/release
+
+bench-quick: set-up-bench
+	@tools/modules boolector sqlite >/dev/null || [ $$? -eq 3 ]
+	@$(MAKE) build
+	@cmake --build build/release -j $(JOBS) --target bench_hosts $(if $(V),-v)
+	@bench/bench.py --quick build/release
 
 install: build
 	@cmake --install build/release --prefix "$(PREFIX)"
