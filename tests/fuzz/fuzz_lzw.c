@@ -2,6 +2,8 @@
 /*
  * The input is an LZW stream. A second decoder, which has nothing of the first, must agree on
  * whether it is one, on the length and on each byte; nothing may be written behind the output.
+ *
+ * no-tsan: there is one thread, and the second decoder's loops take minutes there
  */
 #include <stdlib.h>
 #include <string.h>
