@@ -159,10 +159,9 @@ int cli_engine_attach(wasmcache_attachment **out, const struct cli_engine *engin
 
         /* Nothing else of what is given here can be wrong. */
         if (misuse && cli->engine_id)
-            cli_error(
-                "--engine-id: \"%s\" is no engine id: they begin with a letter or a digit, go "
-                "on with those and . _ + -, and have no \"..\"",
-                cli->engine_id);
+            cli_error("--engine-id: \"%s\" is no engine id, which is up to 128 letters, digits and "
+                      ". _ + -, begins with a letter or a digit, and has no \"..\"",
+                      cli->engine_id);
         else
             cli_error("cannot attach %s to the cache: %s", engine->type->title, cli_last_message());
         return misuse ? CLI_USAGE : CLI_FAILED;

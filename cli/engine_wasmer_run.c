@@ -12,6 +12,7 @@
 struct instance {
     wasm_store_t *store;
     struct wasi_env_t *wasi;
+    bool initialized; /* wasi: before that Wasmer cannot delete it, and ends the process */
     wasm_extern_vec_t imports;
     wasm_instance_t *native;
     wasm_extern_vec_t exports;
@@ -25,7 +26,7 @@ static void release(struct instance *instance)
     if (instance->exports.data)
         cli_wasmer.wasm_extern_vec_delete(&instance->exports);
     /* The end of the program: its files are closed and flushed. */
-    if (instance->wasi)
+    if (instance->initialized)
         cli_wasmer.wasi_env_delete(instance->wasi);
     if (instance->native)
         cli_wasmer.wasm_instance_delete(instance->native);
@@ -266,6 +267,7 @@ static int instantiate(struct instance *out, wasm_engine_t *engine, const wasm_m
     }
     if (!cli_wasmer.wasi_env_initialize_instance(out->wasi, out->store, out->native))
         return fail(program->file);
+    out->initialized = true;
     return CLI_OK;
 }
 

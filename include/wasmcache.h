@@ -230,10 +230,10 @@ typedef enum wasmcache_share {
 
 /* Flags of wasmcache_options. */
 enum {
-    WASMCACHE_DURABLE = 1u,     /* a save is on disk when it returns (fdatasync, and the directory's
-                                   fsync). Default: a power cut may lose or tear new entries, and a
-                                   torn one fails its digest */
-    WASMCACHE_READ_ONLY = 2u,   /* never write, not even to remove a damaged entry */
+    WASMCACHE_DURABLE = 1u,   /* a save is on disk when it returns (fdatasync, and the directory's
+                                 fsync). Default: a power cut may lose or tear new entries, and a
+                                 torn one fails its digest */
+    WASMCACHE_READ_ONLY = 2u, /* never write, not even to remove a damaged entry */
     WASMCACHE_REPRODUCIBLE = 4u, /* entries carry no creation and compile time: the same input
                                     gives the same bytes */
     WASMCACHE_SEALED = 16u,      /* together with READ_ONLY: where root owns the directory and its
@@ -308,8 +308,8 @@ WASMCACHE_API int wasmcache_open(wasmcache **out, const wasmcache_options *optio
  */
 WASMCACHE_API int wasmcache_flush(wasmcache *cache);
 
-/* Ends a cache, after a flush. NULL is allowed. Modules and attachments that are still held stay valid; gets
- * through such attachments only compile from then on. */
+/* Ends a cache, after a flush. NULL is allowed. Modules and attachments that are still held stay
+ * valid; gets through such attachments only compile from then on. */
 WASMCACHE_API void wasmcache_close(wasmcache *cache);
 
 typedef enum wasmcache_state {

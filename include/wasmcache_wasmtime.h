@@ -240,7 +240,8 @@ static inline const wasmcache_engine_table *wasmcache_wasmtime_table(void)
 #endif
         0,
         NULL,
-        wasmcache_wasmtime_module_clone};
+        wasmcache_wasmtime_module_clone
+    };
     return &table;
 }
 

@@ -29,7 +29,7 @@ struct wc_identity {
     struct wc_identity *before; /* one that could not be told, which this one took the place of */
     int error;                  /* why it cannot be cached, else 0 */
     int probed;
-    uint8_t probe[32]; /* SHA-256 of what the probe gave */
+    uint8_t probe[32];         /* SHA-256 of what the probe gave */
     uint32_t artifact_version; /* the v{n} of the namespace */
     uint8_t fingerprint[32];
     char engine_namespace[WC_NAMESPACE_SIZE]; /* "" if it cannot be cached */
@@ -55,8 +55,8 @@ const struct wc_identity *wc_attachment_identity(wasmcache_attachment *attachmen
 /* Did the embedder give the id? Then others save there too, and what does not match is theirs. */
 int wc_attachment_is_shared(const wasmcache_attachment *attachment);
 
-/* Does it take entries that have no trailer? Only where the cache was told to, and nothing else than
- * the folder's name has to be known of them. */
+/* Does it take entries that have no trailer? Only where the cache was told to, and nothing else
+ * than the folder's name has to be known of them. */
 int wc_attachment_takes_legacy(const wasmcache_attachment *attachment);
 
 /* Probes again, as every miss does before it saves: EMISMATCH if the engine now makes other code

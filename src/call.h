@@ -23,8 +23,8 @@ struct wc_call {
     wasmcache_report report;
     uint64_t started;
     char hex[WASMCACHE_KEY_HEX_SIZE];
-    struct wc_folder folder;  /* of the namespace, between enter and leave */
-    struct wc_hint_look look; /* the same */
+    struct wc_folder folder;      /* of the namespace, between enter and leave */
+    struct wc_hint_look look;     /* the same */
     const atomic_bool *cancelled; /* of a request; NULL: nobody can cancel it */
 };
 

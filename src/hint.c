@@ -88,7 +88,8 @@ int wc_hint_of_file(struct wc_hint_about *out, const struct wc_hints *hints, enu
 
     if (!hints->has_boot)
         return 0;
-    /* Not a fast hash: who names the file's times and sizes may be somebody who wants two to meet. */
+    /* Not a fast hash: who names the file's times and sizes may be somebody who wants two to meet.
+     */
     wc_sha256_start(&state);
     wc_sha256_add(&state, fields, sizeof(fields));
     wc_sha256_add(&state, hints->boot, sizeof(hints->boot));

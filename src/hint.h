@@ -7,8 +7,9 @@
  *
  *     struct wc_hint_look look;
  *     wc_hint_look_start(&look, &cache->hints);
- *     wc_hint_look_at(&look, dir_fd, WC_HINT_INSIDE, owner);          // where the table lies, once that is open
- *     if (wc_hint_of_file(&about, look.hints, WC_HINT_SOURCE, &st) && wc_hint_get(&look, &about, &hint))
+ *     wc_hint_look_at(&look, dir_fd, WC_HINT_INSIDE, owner);          // where the table lies, once
+ * that is open if (wc_hint_of_file(&about, look.hints, WC_HINT_SOURCE, &st) && wc_hint_get(&look,
+ * &about, &hint))
  *         ... hint.value
  *     wc_hint_put(&look, &about, &hint);
  *     wc_hint_look_end(&look);
@@ -18,11 +19,11 @@
  * that all processes of a user share:
  *
  *     file   = header slots
- *     header = 4096 bytes, of which the first 40 are: "wasmcache hints" and a zero byte, then as this
- *              machine has numbers: 32 bits each of byte order mark 0x01020304, version 1, owner,
- *              slots; 64 bits: check, XXH3-64 (seed 0) of the 32 bytes before
- *     slot   = 64 bytes: what it is about (16), value (32), time in seconds since 1970 (8),
- *              check (8): XXH3-64 of the 56 bytes before, seeded with version and owner
+ *     header = 4096 bytes, of which the first 40 are: "wasmcache hints" and a zero byte, then as
+ * this machine has numbers: 32 bits each of byte order mark 0x01020304, version 1, owner, slots; 64
+ * bits: check, XXH3-64 (seed 0) of the 32 bytes before slot   = 64 bytes: what it is about (16),
+ * value (32), time in seconds since 1970 (8), check (8): XXH3-64 of the 56 bytes before, seeded
+ * with version and owner
  *
  * A hint may be in any of the 8 slots of its set. The file is read and written a slot at a time,
  * with pread and pwrite and without a lock, never mapped: what is torn, half of another's write or
@@ -37,8 +38,8 @@
 enum wc_hint_kind {
     WC_HINT_SOURCE = 1, /* a file's identity -> the SHA-256 of what is in it */
     WC_HINT_VERIFIED,   /* an entry's identity -> its digest, which was found to be right */
-    WC_HINT_PROBE,      /* an engine as the embedder and the machine name it -> what its probe gave */
-    WC_HINT_VERSION     /* the same -> the version of its artifacts, 4 bytes little-endian */
+    WC_HINT_PROBE,  /* an engine as the embedder and the machine name it -> what its probe gave */
+    WC_HINT_VERSION /* the same -> the version of its artifacts, 4 bytes little-endian */
 };
 
 /* What a hint is about. */
@@ -70,7 +71,7 @@ enum wc_hint_place {
 /* The use of the table during one call. */
 struct wc_hint_look {
     struct wc_hints *hints;
-    int at;         /* -1: there is no table */
+    int at; /* -1: there is no table */
     enum wc_hint_place place;
     int fd;         /* the table, -1: not open */
     int tried;      /* it was opened, or that failed */

@@ -17,6 +17,7 @@ static int probe(const wasmcache_attachment *attachment, uint8_t hash[32], uint3
 {
     wasmcache_artifact artifact = {NULL, 0, {NULL, NULL, NULL}};
     void *error = NULL;
+    *version = 0;
     if (attachment->table.probe(attachment->engine, &artifact, &error))
         return wc_engine_failure(attachment, error, "probe", err);
     wc_sha256(hash, artifact.data, artifact.size);

@@ -52,8 +52,8 @@ static int load_plain(struct wc_call *call, const struct wc_entry_file *file, vo
     return rc == WASMCACHE_EENGINE ? judge_refusal(file, (size_t)file->st.size, err) : rc;
 }
 
-/* Does what comes out begin as an artifact does, as far as the engine can tell? Asked before there is
- * memory for all of it: the file's own length says nothing about how much that is. */
+/* Does what comes out begin as an artifact does, as far as the engine can tell? Asked before there
+ * is memory for all of it: the file's own length says nothing about how much that is. */
 static int begins_as_artifact(const struct wc_call *call, const uint8_t *bytes, size_t size,
                               size_t length)
 {

@@ -61,7 +61,6 @@ static int judge(const struct target *t, struct wc_entry_file *file, struct wc_e
     case WASMCACHE_ENEWER:
         return rc;
     case WASMCACHE_EMISMATCH:
-        return t->flags & WC_PUBLISH_LEAVE_FOREIGN ? rc : BAD;
     case WASMCACHE_EUNTRUSTED: /* nothing says whose it is */
         return t->flags & WC_PUBLISH_LEAVE_FOREIGN ? rc : BAD;
     case WASMCACHE_ECORRUPT:

@@ -28,10 +28,11 @@ static int serialize(struct wc_call *call, void *native, wasmcache_artifact *out
     if (out->size && has_our_version(call, out))
         return 0;
     a->table.artifact_free(out);
-    return wc_fail(err, WASMCACHE_EENGINE, 0, "serialize", NULL,
-                   "The engine serialized a module to nothing, or to an artifact of another version "
-                   "than %" PRIu32,
-                   call->identity->artifact_version);
+    return wc_fail(
+        err, WASMCACHE_EENGINE, 0, "serialize", NULL,
+        "The engine serialized a module to nothing, or to an artifact of another version "
+        "than %" PRIu32,
+        call->identity->artifact_version);
 }
 
 /* How much of what the engine serialized is the artifact. A module that was mapped from an entry

@@ -123,6 +123,10 @@ want_err 'exit7.wasm: hit, '
 WASMCACHE_DISABLE=1 run -v run wasm/exit7.wasm
 want_status 7
 want_err 'exit7.wasm: compiled \(cache-off\)'
+run run wasm/bare.wasm
+want_status 1
+want_err '^wasmcache: cannot run wasm/bare.wasm:'
+want_err 'memory'
 if [ "$ENGINE" = wasmer ]; then
 	left_out "an exit status of 256: it keeps eight bits itself"
 else
@@ -147,6 +151,23 @@ want_status 0
 [ -f data/f ] || bad "the program did not make its file"
 run run wasm/create.wasm
 want_status 8 # EBADF: it has no folder
+
+# What lies outside of a folder cannot be reached from it, by a path or by a link.
+mkdir outside
+ln -s ../outside data/link
+for escape in above through; do
+	run run --dir data::/d "wasm/$escape.wasm"
+	[ "$status" -ne 0 ] || bad "$escape.wasm should not have got a file"
+done
+rm data/link
+ln -s "$tmp/outside" data/link
+run run --dir data::/d wasm/through.wasm
+[ "$status" -ne 0 ] || bad "a file through an absolute link"
+rm data/link data/f
+ln -s "$tmp/outside/f" data/f
+run run --dir data::/d wasm/create.wasm
+rm data/f
+[ -z "$(ls outside)" ] || bad "something was made outside of the folder"
 
 # A real solver, from the cache.
 if [ -e "${MODULES:-}/boolector.wasm" ]; then

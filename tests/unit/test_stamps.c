@@ -142,7 +142,8 @@ static void a_stamped_hit_reads_the_trailer_and_nothing_else(void **state)
     assert_int_equal(work.outcome, WASMCACHE_HIT);
     assert_int_equal(work.reads, 1);
     assert_int_equal(work.opens, 0);
-    printf("a stamped hit of a path: %u calls of the seam in a process that hit before", work.calls);
+    printf("a stamped hit of a path: %u calls of the seam in a process that hit before",
+           work.calls);
     assert_true(work.calls <= 14);
     /* What is known lies in the file too. */
     rig_reopen(r);
@@ -271,8 +272,8 @@ static void young_files_are_read_every_time(void **state)
     assert_int_equal(get(r).outcome, WASMCACHE_COMPILED);
     assert_int_equal(stat(rig_entry(r, wasm), &st), 0);
     for (int64_t age = 0; age < 3; age++) {
-        wc_os_wall_forced = (int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec +
-                            age * 499999999;
+        wc_os_wall_forced =
+            (int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec + age * 499999999;
         assert_int_equal(get(r).digests, 1);
         assert_int_equal(get(r).digests, 1);
     }
@@ -492,7 +493,7 @@ static void a_source_that_changes_while_it_is_looked_up(void **state)
             seam_off();
             met = seam_met();
             got = ((struct fake_module *)wasmcache_module_native(module))->wasm[0] == 'a' ? wasm
-                                                                                         : other;
+                                                                                          : other;
             assert_true(fake_module_is(wasmcache_module_native(module), WASMCACHE_MODULE,
                                        r->engine.configuration, got, strlen(got)));
             wasmcache_module_release(module);
