@@ -203,7 +203,7 @@ class Bench:
             yield lambda n=name, o=other: {(n, "hit"): o.warm(rounds)["hit"]}
 
     def misses(self, module):
-        count = self.setup["compiles"][module]
+        count = self.setup["compiles"].get(module, 1)
         for i in range(count):
             runs = []
             for engine, host in self.hosts.items():
