@@ -224,16 +224,16 @@ void wc_cache_find_hints(wasmcache *cache, struct wc_hint_look *look,
 {
     struct wc_gate_found found;
     struct wc_error ignored;
+    const char *dir = cache->hints_dir ? cache->hints_dir : cache->store.dir;
     int fd, rc;
-    if (!cache->hints_dir) {
+    if (!cache->hints_dir && folder) {
         wc_hint_look_at(look, folder->fd, WC_HINT_BESIDE, folder->owner);
         return;
     }
     wc_error_init(&ignored);
-    rc = wc_gate_open(&cache->store.gate, cache->hints_dir, WC_GATE_LOOK, &fd, &found, &ignored);
-    if (rc == WASMCACHE_EMISS)
-        rc = wc_gate_open(&cache->store.gate, cache->hints_dir, WC_GATE_CREATE, &fd, &found,
-                          &ignored);
+    rc = wc_gate_open(&cache->store.gate, dir, WC_GATE_LOOK, &fd, &found, &ignored);
+    if (rc == WASMCACHE_EMISS && cache->hints_dir)
+        rc = wc_gate_open(&cache->store.gate, dir, WC_GATE_CREATE, &fd, &found, &ignored);
     if (rc == 0)
         wc_hint_look_at(look, fd, WC_HINT_INSIDE_OWN, found.uid);
 }

@@ -44,7 +44,7 @@ int wc_cache_usable(wasmcache *cache);
 wasmcache *wc_cache_ref(wasmcache *cache);
 void wc_cache_unref(wasmcache *cache);
 
-/* Where the table of hints is, for a call that has the namespace's folder open. */
+/* Where the table of hints is. `folder` is the namespace's, if a call has it open, else NULL. */
 void wc_cache_find_hints(wasmcache *cache, struct wc_hint_look *look,
                          const struct wc_folder *folder);
 

@@ -80,19 +80,6 @@ static int make_fingerprint(struct wc_identity *identity, const wasmcache_attach
     return 0;
 }
 
-/* Looks into the table of hints of the cache directory, if that is there. Ended by the caller. */
-static void look_start(struct wc_hint_look *look, wasmcache *cache)
-{
-    struct wc_gate_found found;
-    struct wc_error ignored;
-    int fd;
-    wc_error_init(&ignored);
-    wc_hint_look_start(look, &cache->hints);
-    if (wc_gate_open(&cache->store.gate, cache->hints_dir ? cache->hints_dir : cache->store.dir,
-                     WC_GATE_LOOK, &fd, &found, &ignored) == 0)
-        wc_hint_look_at(look, fd, WC_HINT_INSIDE_OWN, found.uid);
-}
-
 /*
  * What the probe depends on, if the embedder vouches with a string that it tells its configurations
  * apart: the very library, the string, the processor. 0: the probe has to be made.
@@ -132,7 +119,8 @@ static int recall_probe(const wasmcache_attachment *attachment, const uint8_t na
     int found;
     wc_hint_of_hash(&probed, WC_HINT_PROBE, name);
     wc_hint_of_hash(&versioned, WC_HINT_VERSION, name);
-    look_start(&look, attachment->cache);
+    wc_hint_look_start(&look, &attachment->cache->hints);
+    wc_cache_find_hints(attachment->cache, &look, NULL);
     found = wc_hint_get(&look, &probed, &hint);
     if (found)
         memcpy(probe_hash, hint.value, sizeof(hint.value));
@@ -153,7 +141,8 @@ static void remember_probe(const wasmcache_attachment *attachment, const uint8_t
     struct wc_hint_look look;
     wc_hint_of_hash(&probed, WC_HINT_PROBE, name);
     wc_hint_of_hash(&versioned, WC_HINT_VERSION, name);
-    look_start(&look, attachment->cache);
+    wc_hint_look_start(&look, &attachment->cache->hints);
+    wc_cache_find_hints(attachment->cache, &look, NULL);
     wc_hint_put(&look, &probed, probe_hash);
     wc_hint_put(&look, &versioned, version_value);
     wc_hint_look_end(&look);
