@@ -42,26 +42,33 @@ static void add_text(struct wc_sha256_state *state, const char *text)
     add_field(state, text, text ? strlen(text) : 0);
 }
 
-/* The build id of the engine's image. Nothing if that is also the host's: the version that the host
- * was compiled with is then the engine's, and hosts with the same engine share. */
-static int engine_build_id(const wasmcache_attach_options *o, const void *table, uint8_t out[32])
+/* The build id of the image that the engine's code is in. */
+struct build {
+    uint8_t id[32];
+    int length; /* 0: there is none; negative: it could not be found out */
+    int own;    /* the image is also the host's */
+};
+
+static struct build find_build(const wasmcache_attachment *attachment)
 {
-    int own, length;
-    if (!o->code)
-        return 0;
-    length = wc_os_build_id(o->code_symbol, o->code, table, out, 32, &own);
-    return length > 0 && own ? 0 : length;
+    const wasmcache_attach_options *o = &attachment->options;
+    struct build build = {.length = 0};
+    if (o->code)
+        build.length = wc_os_build_id(o->code_symbol, o->code, attachment->table_address, build.id,
+                                      sizeof(build.id), &build.own);
+    return build;
 }
 
+/* Of a build that is also the host's, nothing: the version that the host was compiled with is then
+ * the engine's, and hosts with the same engine share. */
 static int make_fingerprint(struct wc_identity *identity, const wasmcache_attachment *attachment,
-                            struct wc_error *err)
+                            const struct build *build, struct wc_error *err)
 {
     static const char tag[] = "wasmcache fingerprint 1";
     const wasmcache_attach_options *o = &attachment->options;
     struct wc_sha256_state state;
-    uint8_t version[4], build_id[32];
-    int build_id_length = engine_build_id(o, attachment->table_address, build_id);
-    if (build_id_length < 0)
+    uint8_t version[4];
+    if (build->length < 0)
         return wc_fail(err, WASMCACHE_ENOMEM, 0, "dlopen", NULL,
                        "No memory to find out which library the engine is");
     for (int i = 0; i < 4; i++)
@@ -75,7 +82,7 @@ static int make_fingerprint(struct wc_identity *identity, const wasmcache_attach
     add_text(&state, o->target);
     add_text(&state, o->settings);
     add_field(&state, identity->probe, identity->probed ? sizeof(identity->probe) : 0);
-    add_field(&state, build_id, (size_t)build_id_length);
+    add_field(&state, build->id, build->own ? 0 : (size_t)build->length);
     wc_sha256_finish(&state, identity->fingerprint);
     return 0;
 }
@@ -84,18 +91,17 @@ static int make_fingerprint(struct wc_identity *identity, const wasmcache_attach
  * What the probe depends on, if the embedder vouches with a string that it tells its configurations
  * apart: the very library, the string, the processor. 0: the probe has to be made.
  */
-static int name_probe(uint8_t out[32], const wasmcache_attachment *attachment)
+static int name_probe(uint8_t out[32], const wasmcache_attachment *attachment,
+                      const struct build *build)
 {
     const wasmcache_attach_options *o = &attachment->options;
     struct wc_sha256_state state;
-    uint8_t build_id[32], cpu[64];
-    int own, cpu_length, length = 0;
-    if (!o->settings || !o->settings[0] || !o->code)
+    uint8_t cpu[64];
+    int cpu_length;
+    if (!o->settings || !o->settings[0] || build->length <= 0)
         return 0;
-    length = wc_os_build_id(o->code_symbol, o->code, attachment->table_address, build_id,
-                            sizeof(build_id), &own);
     cpu_length = wc_os_cpu(cpu);
-    if (length <= 0 || cpu_length <= 0)
+    if (cpu_length <= 0)
         return 0;
     wc_sha256_start(&state);
     add_text(&state, attachment->name);
@@ -103,7 +109,7 @@ static int name_probe(uint8_t out[32], const wasmcache_attachment *attachment)
     add_text(&state, o->engine_version);
     add_text(&state, o->target);
     add_text(&state, o->settings);
-    add_field(&state, build_id, (size_t)length);
+    add_field(&state, build->id, (size_t)build->length);
     add_field(&state, cpu, (size_t)cpu_length);
     wc_sha256_finish(&state, out);
     return 1;
@@ -150,10 +156,10 @@ static void remember_probe(const wasmcache_attachment *attachment, const uint8_t
 
 /* The probe, made now or known from before. */
 static int probe_or_recall(struct wc_identity *identity, const wasmcache_attachment *attachment,
-                           uint32_t *version, struct wc_error *err)
+                           const struct build *build, uint32_t *version, struct wc_error *err)
 {
     uint8_t name[32];
-    const int named = name_probe(name, attachment);
+    const int named = name_probe(name, attachment, build);
     int rc;
     if (named && recall_probe(attachment, name, identity->probe, version))
         return 0;
@@ -165,7 +171,7 @@ static int probe_or_recall(struct wc_identity *identity, const wasmcache_attachm
 
 /* Fills in what the probe shows. Negative: this engine cannot be cached. */
 static int look_at_engine(struct wc_identity *identity, const wasmcache_attachment *attachment,
-                          struct wc_error *err)
+                          const struct build *build, struct wc_error *err)
 {
     const wasmcache_attach_options *o = &attachment->options;
     const wasmcache_engine_table *table = &attachment->table;
@@ -178,7 +184,7 @@ static int look_at_engine(struct wc_identity *identity, const wasmcache_attachme
                        "(\"\" if nothing is changed) or a fingerprint");
     if (!table->probe)
         return 0;
-    rc = probe_or_recall(identity, attachment, &version, err);
+    rc = probe_or_recall(identity, attachment, build, &version, err);
     if (rc < 0)
         return rc;
     identity->probed = 1;
@@ -204,9 +210,10 @@ static int identify(struct wc_identity *identity, const wasmcache_attachment *at
     if (o->fingerprint) {
         memcpy(identity->fingerprint, o->fingerprint, sizeof(identity->fingerprint));
     } else {
-        rc = look_at_engine(identity, attachment, err);
+        const struct build build = find_build(attachment);
+        rc = look_at_engine(identity, attachment, &build, err);
         if (rc == 0)
-            rc = make_fingerprint(identity, attachment, err);
+            rc = make_fingerprint(identity, attachment, &build, err);
         if (rc < 0)
             return rc;
     }
@@ -285,6 +292,7 @@ int wc_attachment_recheck(wasmcache_attachment *attachment, struct wc_error *err
 {
     const struct wc_identity *identity = wc_attachment_identity(attachment);
     uint8_t now[32], name[32];
+    struct build build;
     uint32_t version;
     int rc;
     if (!identity->probed || attachment->table.flags & WASMCACHE_ENGINE_SETTINGS_REQUIRED)
@@ -295,7 +303,8 @@ int wc_attachment_recheck(wasmcache_attachment *attachment, struct wc_error *err
     if (memcmp(now, identity->probe, sizeof(now)) == 0)
         return 0;
     /* Whether it changed or was remembered wrongly: the next process is to know better. */
-    if (name_probe(name, attachment))
+    build = find_build(attachment);
+    if (name_probe(name, attachment, &build))
         remember_probe(attachment, name, now, version);
     return wc_fail(err, WASMCACHE_EMISMATCH, 0, "probe", NULL,
                    "The engine makes other code than when it was first used; nothing is saved");

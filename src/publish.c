@@ -17,8 +17,9 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Hashed and written in turn in pieces that stay in the cache of the processor in between. */
-#define PIECE ((size_t)1 << 20)
+/* Hashed and written in turn in pieces that stay in the cache of the processor in between, and are
+ * as large as the pages that the system can keep them in (on x86-64), so that a hit maps fewer. */
+#define PIECE ((size_t)2 << 20)
 
 struct target {
     const struct wc_store *store;
@@ -180,6 +181,11 @@ static int write_all(struct target *t, struct wc_trailer *trailer, const uint8_t
     if (!digest)
         return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", t->path, "No memory to save %s",
                        t->path);
+    rc = wc_os_reserve(t->fd, trailer->artifact_bytes + padding + WC_TRAILER_SIZE);
+    if (rc < 0) {
+        wc_digest_free(digest);
+        return system_failure(err, t, rc, "fallocate");
+    }
     while (left) {
         size_t piece = left < PIECE ? left : PIECE;
         wc_digest_add(digest, artifact, piece);

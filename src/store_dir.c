@@ -7,9 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A digest is made in pieces of this size: below what malloc gets from the system by itself, large
- * enough for the speed of memory. Read, not mapped: a page that cannot be read, or a file that gets
- * shorter, is an error here and would be the end of the host there. */
+/* A digest is made over views of this size: several of the largest pages, little address space. */
+#define VIEW ((size_t)4 << 20)
+
+/* And where there are no views, in pieces of this one: below what malloc gets from the system by
+ * itself, large enough for the speed of memory. */
 #define PIECE ((size_t)120 * 1024)
 
 /* ---- folders ---- */
@@ -172,22 +174,19 @@ int wc_store_open_entry(struct wc_entry_file *out, const struct wc_store *store,
 
 /* ---- the digest ---- */
 
-static int read_digest(const struct wc_entry_file *file, struct wc_digest *out,
-                       struct wc_error *err)
+/* Adds `size` bytes at `offset` by reading them, which says why where it fails. */
+static int digest_read(const struct wc_entry_file *file, struct wc_digest_state *state,
+                       uint64_t offset, size_t size, struct wc_error *err)
 {
-    const uint64_t size = file->trailer.artifact_bytes;
-    const size_t room = size < PIECE ? (size_t)size : PIECE;
-    struct wc_digest_state *state = wc_digest_start(file->trailer.digest.kind);
+    const size_t room = size < PIECE ? size : PIECE;
     uint8_t *piece = malloc(room);
-    uint64_t done = 0;
     int rc = 0;
-
-    if (!state || !piece)
-        rc = wc_fail(err, WASMCACHE_ENOMEM, ENOMEM, "malloc", file->path, "No memory to check %s",
-                     file->path);
-    while (rc == 0 && done < size) {
-        const size_t want = size - done < room ? (size_t)(size - done) : room;
-        const int64_t n = wc_os_pread(file->fd, piece, want, done);
+    if (!piece)
+        return wc_fail(err, WASMCACHE_ENOMEM, ENOMEM, "malloc", file->path,
+                       "No memory to check %s", file->path);
+    while (rc == 0 && size) {
+        const size_t want = size < room ? size : room;
+        const int64_t n = wc_os_pread(file->fd, piece, want, offset);
         if (n < 0)
             rc = wc_fail(err, wc_error_of_errno((int)n), (int)n, "pread", file->path,
                          "Cannot read %s", file->path);
@@ -196,13 +195,39 @@ static int read_digest(const struct wc_entry_file *file, struct wc_digest *out,
                          "%s became shorter while it was read", file->path);
         else
             wc_digest_add(state, piece, want);
-        done += want;
+        offset += want;
+        size -= want;
+    }
+    free(piece);
+    return rc;
+}
+
+static int digest_artifact(const struct wc_entry_file *file, struct wc_digest *out,
+                           struct wc_error *err)
+{
+    const uint64_t size = file->trailer.artifact_bytes;
+    struct wc_digest_state *state = wc_digest_start(file->trailer.digest.kind);
+    uint64_t done = 0;
+    int rc = 0;
+
+    if (!state)
+        return wc_fail(err, WASMCACHE_ENOMEM, ENOMEM, "malloc", file->path,
+                       "No memory to check %s", file->path);
+    while (rc == 0 && done < size) {
+        const size_t part = size - done < VIEW ? (size_t)(size - done) : VIEW;
+        const void *bytes;
+        if (wc_os_view(file->fd, done, part, &bytes) == 0) {
+            wc_digest_add(state, bytes, part);
+            wc_os_unmap(bytes, part);
+        } else {
+            rc = digest_read(file, state, done, part, err);
+        }
+        done += part;
     }
     if (rc == 0)
         wc_digest_finish(state, out);
     else
         wc_digest_free(state);
-    free(piece);
     return rc;
 }
 
@@ -220,7 +245,7 @@ int wc_entry_file_verify(struct wc_entry_file *file, struct wc_error *err)
     for (int attempt = 0; attempt < 3; attempt++) {
         struct wc_digest digest;
         struct wc_os_stat now;
-        int rc = read_digest(file, &digest, err);
+        int rc = digest_artifact(file, &digest, err);
         if (rc < 0)
             return rc;
         if (memcmp(digest.bytes, file->trailer.digest.bytes, sizeof(digest.bytes)) != 0)

@@ -33,7 +33,9 @@ enum {
     WC_OS_NO_PROC = 8,      /* no /proc: fd_path fails with -ENOENT, nothing unnamed is linked, and
                                there is no boot id */
     WC_OS_NO_EVENTFD = 16,  /* a bell is a pipe */
-    WC_OS_NO_STRAIGHT = 32  /* open_dir_straight fails with -ENOSYS */
+    WC_OS_NO_STRAIGHT = 32, /* open_dir_straight fails with -ENOSYS */
+    WC_OS_NO_RESERVE = 64,  /* reserve does nothing */
+    WC_OS_NO_VIEW = 128     /* view fails with -EOPNOTSUPP */
 };
 
 #ifdef WASMCACHE_TESTING
@@ -98,6 +100,9 @@ int64_t wc_os_pread(int fd, void *out, size_t size, uint64_t offset);
 int wc_os_write(int fd, const void *bytes, size_t size);
 /* Writes all of it at that place, or fails. */
 int wc_os_pwrite(int fd, const void *bytes, size_t size, uint64_t offset);
+/* Sees to it that `size` bytes can be written to the new file. -ENOSPC, -EDQUOT: there is no room. 0
+ * also where that cannot be done: the writes will tell. */
+int wc_os_reserve(int fd, uint64_t size);
 int wc_os_chmod(int fd, uint32_t mode);
 int wc_os_sync_data(int fd);
 int wc_os_sync_dir(int fd);
@@ -125,6 +130,11 @@ int wc_os_is_noexec(int fd);
 int wc_os_is_read_only(int fd);
 /* Maps the first `size` (> 0) bytes for reading. */
 int wc_os_map(int fd, size_t size, const void **out);
+/* Maps `size` bytes (> 0) at `offset`, a multiple of 64 KiB, for one look from front to back: each
+ * page is there when this returns, so that one that cannot be read, or is beyond the end of the
+ * file, fails here. -EOPNOTSUPP: not on this system; read instead. */
+int wc_os_view(int fd, uint64_t offset, size_t size, const void **out);
+/* Undoes either. */
 void wc_os_unmap(const void *bytes, size_t size);
 /* 1 if this process can have no descriptor more, or not three times `size` of memory: what a loader
  * that was handed so much may have missed. Asks by trying, `fd` for the descriptor. */

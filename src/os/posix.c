@@ -9,7 +9,6 @@
 
 #include <stdio.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -284,6 +283,25 @@ int wc_os_pwrite(int fd, const void *bytes, size_t size, uint64_t offset)
     return 0;
 }
 
+int wc_os_reserve(int fd, uint64_t size)
+{
+    ENTER("reserve");
+#ifdef __linux__
+    int rc;
+    if (LACKING(WC_OS_NO_RESERVE))
+        return 0;
+    /* Not posix_fallocate: where the file system cannot, that writes zeros. */
+    do
+        rc = fallocate(fd, 0, 0, (off_t)size);
+    while (rc < 0 && errno == EINTR);
+    return rc < 0 && (errno == ENOSPC || errno == EDQUOT) ? -errno : 0;
+#else
+    (void)fd;
+    (void)size;
+    return 0;
+#endif
+}
+
 int wc_os_chmod(int fd, uint32_t mode)
 {
     ENTER("chmod");
@@ -381,38 +399,6 @@ int wc_os_is_noexec(int fd)
 int wc_os_is_read_only(int fd)
 {
     return is_mounted_with(fd, ST_RDONLY);
-}
-
-int wc_os_map(int fd, size_t size, const void **out)
-{
-    void *bytes;
-    ENTER("map");
-    bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (bytes == MAP_FAILED)
-        return -errno;
-    *out = bytes;
-    return 0;
-}
-
-void wc_os_unmap(const void *bytes, size_t size)
-{
-    if (bytes)
-        munmap((void *)(uintptr_t)bytes, size);
-}
-
-int wc_os_is_short(int fd, size_t size)
-{
-    const size_t room = size > SIZE_MAX / 3 ? size : 3 * size;
-    int descriptor = wc_os_dup(fd);
-    void *memory;
-    if (descriptor < 0)
-        return 1;
-    wc_os_close(descriptor);
-    memory = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return 1;
-    munmap(memory, room);
-    return 0;
 }
 
 /* ---- process ---- */
