@@ -10,8 +10,8 @@
 /* A digest is made over views of this size: several of the largest pages, little address space. */
 #define VIEW ((size_t)4 << 20)
 
-/* And where there are no views, in pieces of this one: below what malloc gets from the system by
- * itself, large enough for the speed of memory. */
+/* And where that does not pay, or there are no views, by reading pieces of this one: below what
+ * malloc gets from the system by itself, large enough for the speed of memory. */
 #define PIECE ((size_t)120 * 1024)
 
 /* ---- folders ---- */
@@ -182,8 +182,8 @@ static int digest_read(const struct wc_entry_file *file, struct wc_digest_state 
     uint8_t *piece = malloc(room);
     int rc = 0;
     if (!piece)
-        return wc_fail(err, WASMCACHE_ENOMEM, ENOMEM, "malloc", file->path,
-                       "No memory to check %s", file->path);
+        return wc_fail(err, WASMCACHE_ENOMEM, ENOMEM, "malloc", file->path, "No memory to check %s",
+                       file->path);
     while (rc == 0 && size) {
         const size_t want = size < room ? size : room;
         const int64_t n = wc_os_pread(file->fd, piece, want, offset);
@@ -211,12 +211,12 @@ static int digest_artifact(const struct wc_entry_file *file, struct wc_digest *o
     int rc = 0;
 
     if (!state)
-        return wc_fail(err, WASMCACHE_ENOMEM, ENOMEM, "malloc", file->path,
-                       "No memory to check %s", file->path);
+        return wc_fail(err, WASMCACHE_ENOMEM, ENOMEM, "malloc", file->path, "No memory to check %s",
+                       file->path);
     while (rc == 0 && done < size) {
         const size_t part = size - done < VIEW ? (size_t)(size - done) : VIEW;
         const void *bytes;
-        if (wc_os_view(file->fd, done, part, &bytes) == 0) {
+        if (part > PIECE && wc_os_view(file->fd, done, part, &bytes) == 0) {
             wc_digest_add(state, bytes, part);
             wc_os_unmap(bytes, part);
         } else {

@@ -100,8 +100,8 @@ int64_t wc_os_pread(int fd, void *out, size_t size, uint64_t offset);
 int wc_os_write(int fd, const void *bytes, size_t size);
 /* Writes all of it at that place, or fails. */
 int wc_os_pwrite(int fd, const void *bytes, size_t size, uint64_t offset);
-/* Sees to it that `size` bytes can be written to the new file. -ENOSPC, -EDQUOT: there is no room. 0
- * also where that cannot be done: the writes will tell. */
+/* Sees to it that `size` bytes can be written to the new file. -ENOSPC, -EDQUOT: there is no room.
+ * 0 also where that cannot be done: the writes will tell. */
 int wc_os_reserve(int fd, uint64_t size);
 int wc_os_chmod(int fd, uint32_t mode);
 int wc_os_sync_data(int fd);

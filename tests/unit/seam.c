@@ -11,6 +11,7 @@ const struct seam_variant seam_variants[] = {
     {"no O_TMPFILE, no links", WC_OS_NO_TMPFILE | WC_OS_NO_LINK},
     {"no renameat2", WC_OS_NO_NOREPLACE},
     {"no /proc", WC_OS_NO_PROC},
+    {"no views, no room reserved", WC_OS_NO_VIEW | WC_OS_NO_RESERVE},
     {"no O_TMPFILE, no links, no renameat2", WC_OS_NO_TMPFILE | WC_OS_NO_LINK | WC_OS_NO_NOREPLACE},
 };
 const unsigned seam_variant_count = sizeof(seam_variants) / sizeof(*seam_variants);
@@ -162,4 +163,13 @@ unsigned seam_calls(void)
 const char *seam_log(void)
 {
     return now.log;
+}
+
+unsigned seam_calls_of(const char *call)
+{
+    const size_t length = strlen(call);
+    unsigned count = 0;
+    for (const char *at = now.log; *at; at = strchr(at, ',') + 1)
+        count += strncmp(at, call, length) == 0 && at[length] == ',';
+    return count;
 }

@@ -38,8 +38,10 @@ void seam_also_exit(unsigned nth);
 /* No hook. What follows still tells of the last use. */
 void seam_off(void);
 
-int seam_met(void);         /* 1 if the fault or the act happened */
-unsigned seam_calls(void);  /* how many calls there were */
+int seam_met(void);        /* 1 if the fault or the act happened */
+unsigned seam_calls(void); /* how many calls there were */
+/* How many of that name there were, as far as they are in the log. */
+unsigned seam_calls_of(const char *call);
 const char *seam_log(void); /* their names, a comma behind each, cut if there are very many */
 
 /* What the fall-backs are tried with: wc_os_lacking, and a name for messages. */

@@ -264,17 +264,35 @@ static void shorten(void *argument)
 
 static void an_entry_that_is_cut_while_it_is_checked_is_a_miss(void **state)
 {
+    /* A small one is read, after its trailer; a large one is mapped; or read, where it cannot be.
+     */
+    static const struct {
+        size_t size;
+        const char *call;
+        unsigned nth, lacking;
+    } ways[] = {{100000, "pread", 2, 0},
+                {9000000, "view", 1, 0},
+                {9000000, "view", 3, 0},
+                {9000000, "pread", 2, WC_OS_NO_VIEW},
+                {9000000, "pread", 70, WC_OS_NO_VIEW}};
     struct rig *r = *state;
-    wasmcache_report report = WASMCACHE_REPORT_INIT;
-    r->engine.artifact_size = 100000;
+    for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++) {
+        wasmcache_report report = WASMCACHE_REPORT_INIT;
+        r->engine.artifact_size = ways[i].size;
+        rig_open(r);
+        assert_int_equal(rig_get(r, wasm, NULL), 0);
+        wc_os_lacking = ways[i].lacking;
+        seam_act_call(ways[i].call, ways[i].nth, shorten, r);
+        assert_int_equal(rig_load(r, wasm, &report), WASMCACHE_ECORRUPT);
+        seam_off();
+        wc_os_lacking = 0;
+        assert_true(seam_met());
+        assert_int_equal(rig_get(r, wasm, NULL), 0);
+        assert_int_equal(rig_load(r, wasm, NULL), 0);
+        unlink(rig_entry(r, wasm));
+        rig_close(r);
+    }
     rig_open(r);
-    assert_int_equal(rig_get(r, wasm, NULL), 0);
-    seam_act_call("pread", 2, shorten, r); /* the trailer is read, the digest is not */
-    assert_int_equal(rig_load(r, wasm, &report), WASMCACHE_ECORRUPT);
-    seam_off();
-    assert_true(seam_met());
-    assert_int_equal(rig_get(r, wasm, NULL), 0);
-    assert_int_equal(rig_load(r, wasm, NULL), 0);
 }
 
 static void a_page_that_cannot_be_read_is_a_miss_and_stays(void **state)
@@ -286,14 +304,35 @@ static void a_page_that_cannot_be_read_is_a_miss_and_stays(void **state)
     rig_open(r);
     assert_int_equal(rig_get(r, wasm, NULL), 0);
     before = scratch_inode(rig_entry(r, wasm));
+    wc_os_lacking = WC_OS_NO_VIEW; /* what is not to be mapped is read, and that says why not */
     for (unsigned nth = 1; nth <= 4; nth++) {
         seam_fail_call("pread", nth, EIO);
         assert_int_equal(rig_load(r, wasm, &report), WASMCACHE_EIO);
         seam_off();
         assert_int_equal(report.reason, WASMCACHE_REASON_UNREADABLE);
     }
+    wc_os_lacking = 0;
     assert_int_equal(scratch_inode(rig_entry(r, wasm)), before);
     assert_int_equal(rig_load(r, wasm, NULL), 0);
+}
+
+static void what_cannot_be_mapped_is_read(void **state)
+{
+    static const int errors[] = {EFAULT, ENOMEM, EACCES, ENODEV, EIO};
+    struct rig *r = *state;
+    r->engine.artifact_size = 9000000;
+    r->options.verify = WASMCACHE_VERIFY_ALWAYS;
+    rig_open(r);
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++) {
+        seam_fail_call("view", 2, errors[i]);
+        assert_int_equal(rig_load(r, wasm, NULL), 0);
+        assert_true(seam_met());
+        assert_int_equal(seam_calls_of("view"), 3);
+        assert_int_equal(seam_calls_of("pread"),
+                         1 + 35 + 5); /* trailer, the second 4 MiB, the rest */
+        seam_off();
+    }
 }
 
 static int open_under_a_limit(void *argument)
@@ -643,6 +682,7 @@ int main(void)
         TEST(another_users_link_in_place_of_the_directory_is_refused),
         TEST(an_entry_that_is_cut_while_it_is_checked_is_a_miss),
         TEST(a_page_that_cannot_be_read_is_a_miss_and_stays),
+        TEST(what_cannot_be_mapped_is_read),
         TEST(a_file_size_limit_of_nothing_ends_nobody),
         TEST(only_what_we_made_is_marked_as_a_cache),
         TEST(a_shared_id_leaves_the_files_of_other_programs),

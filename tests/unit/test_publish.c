@@ -394,14 +394,15 @@ static int save_where_there_is_little_room(void *argument)
 
 static void a_full_file_system_costs_nothing_but_the_save(void **state)
 {
-    static const unsigned lacking[] = {0, WC_OS_NO_TMPFILE, WC_OS_NO_TMPFILE | WC_OS_NO_LINK};
+    static const unsigned lacking[] = {0, WC_OS_NO_TMPFILE, WC_OS_NO_TMPFILE | WC_OS_NO_LINK,
+                                       WC_OS_NO_RESERVE};
     unsigned runs = 0;
     (void)state;
     if (!scratch_is_root("file systems without room")) {
         skip();
         return;
     }
-    for (size_t l = 0; l < 3; l++) {
+    for (size_t l = 0; l < sizeof(lacking) / sizeof(*lacking); l++) {
         char options[64];
         struct room room = {options, 0, lacking[l]};
         for (int kib = 4; kib <= 292; kib += 24) {
@@ -418,6 +419,31 @@ static void a_full_file_system_costs_nothing_but_the_save(void **state)
         }
     }
     printf("file systems with little room or few inodes: %u\n", runs);
+}
+
+static void where_there_is_no_room_nothing_is_written(void **state)
+{
+    static const int errors[] = {ENOSPC, EDQUOT};
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++) {
+        assert_int_equal(rig_get(r, other, NULL), 0); /* the directory is there */
+        seam_fail_call("reserve", 1, errors[i]);
+        assert_int_equal(rig_get(r, wasm, &report), 0);
+        seam_off();
+        assert_int_equal(report.outcome, WASMCACHE_COMPILED);
+        assert_int_equal(report.save_error, WASMCACHE_EFULL);
+        assert_int_equal(r->events.last[WASMCACHE_EVENT_SAVE_FAILED].system_errno, errors[i]);
+        assert_int_equal(seam_calls_of("reserve"), 1);
+        assert_int_equal(seam_calls_of("write"), 0);
+        assert_true(nothing_left(r));
+        assert_int_equal(rig_load(r, wasm, NULL), WASMCACHE_EMISS);
+    }
+    seam_record();
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    seam_off();
+    assert_int_equal(report.save_error, 0);
+    assert_int_equal(seam_calls_of("reserve"), 1);
 }
 
 /* ---- limits of the process ---- */
@@ -591,6 +617,7 @@ int main(void)
         TEST(a_living_writers_file_survives_a_clean_up),
         TEST(a_dead_writers_file_goes),
         TEST(a_full_file_system_costs_nothing_but_the_save),
+        TEST(where_there_is_no_room_nothing_is_written),
         TEST(a_file_size_limit_is_no_signal),
         TEST(not_even_when_the_directory_is_made),
         TEST(few_descriptors_cost_time_only),

@@ -54,14 +54,6 @@ struct work {
     unsigned digests; /* 1: the artifact was read */
 };
 
-static unsigned occurrences(const char *log, const char *what)
-{
-    unsigned n = 0;
-    for (const char *at = log; (at = strstr(at, what)) != NULL; at += strlen(what))
-        n += at == log || at[-1] == ',';
-    return n;
-}
-
 static struct work get_source(struct rig *r, const wasmcache_source *source, const char *expected)
 {
     wasmcache_report report = WASMCACHE_REPORT_INIT;
@@ -77,9 +69,9 @@ static struct work get_source(struct rig *r, const wasmcache_source *source, con
     work.outcome = report.outcome;
     work.reason = report.reason;
     work.calls = seam_calls();
-    work.reads = occurrences(seam_log(), "pread,");
-    work.opens = occurrences(seam_log(), "open_read_path,");
-    work.digests = work.reads >= 3;
+    work.reads = seam_calls_of("pread");
+    work.opens = seam_calls_of("open_read_path");
+    work.digests = work.reads >= 3 || seam_calls_of("view") > 0;
     return work;
 }
 
