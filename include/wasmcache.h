@@ -632,12 +632,13 @@ typedef struct wasmcache_entry {
     uint64_t wasm_bytes; /* 0: not known */
     uint64_t compile_ns; /* 0: not known */
     uint64_t created;    /* seconds since 1970, 0: not known */
+    uint64_t last_used;  /* the same: when it was saved or loaded last, to the hour */
 } wasmcache_entry;
 
 #define WASMCACHE_ENTRY_INIT                                                                       \
     {                                                                                              \
         sizeof(wasmcache_entry), WASMCACHE_REASON_NONE, 0, {0, 0, {0}}, WASMCACHE_MODULE, "", {0}, \
-            0, 0, 0, 0, 0                                                                          \
+            0, 0, 0, 0, 0, 0                                                                       \
     }
 
 /*

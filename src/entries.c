@@ -8,6 +8,7 @@
 
 #include "cache.h"
 #include "key.h"
+#include "use.h"
 
 static int misuse(struct wc_error *err, const char *function)
 {
@@ -90,7 +91,8 @@ static void describe(wasmcache_entry *out, const struct wc_expect *expect,
 }
 
 static void check_in(wasmcache_entry *out, wasmcache *cache, const struct wc_folder *folder,
-                     const struct wc_expect *expect, unsigned flags, struct wc_error *err)
+                     struct wc_hint_look *look, const struct wc_expect *expect, unsigned flags,
+                     struct wc_error *err)
 {
     struct wc_entry_file file;
     int rc = wc_store_open_entry(&file, &cache->store, folder, expect, err);
@@ -101,6 +103,8 @@ static void check_in(wasmcache_entry *out, wasmcache *cache, const struct wc_fol
             rc = verified;
     }
     describe(out, expect, &file, rc, err);
+    if (file.fd >= 0)
+        out->last_used = wc_use_last(look, expect->engine_namespace, expect->key);
     wc_entry_file_close(&file);
 }
 
@@ -126,7 +130,11 @@ int wasmcache_entry_check(wasmcache_entry *out, wasmcache *cache, const char *en
     } else if (rc < 0) {
         return wc_error_publish(&err, rc);
     } else {
-        check_in(&entry, cache, &folder, &expect, flags, &err);
+        struct wc_hint_look look;
+        wc_hint_look_start(&look, &cache->hints);
+        wc_cache_find_hints(cache, &look, &folder);
+        check_in(&entry, cache, &folder, &look, &expect, flags, &err);
+        wc_hint_look_end(&look);
     }
     wc_folder_close(&folder);
     wc_sized_out(out, &entry, sizeof(entry));
@@ -217,6 +225,7 @@ struct wasmcache_iterator {
     unsigned flags;
     struct wc_os_walk *root; /* over the namespaces; NULL with `only` */
     struct wc_folder folder; /* the namespace that is open */
+    struct wc_hint_look look;
     struct wc_os_walk *walk; /* over its entries; NULL between two namespaces */
     char engine_namespace[WC_NAMESPACE_SIZE];
 };
@@ -224,6 +233,7 @@ struct wasmcache_iterator {
 static void leave_namespace(wasmcache_iterator *it)
 {
     wc_os_walk_close(it->walk);
+    wc_hint_look_end(&it->look);
     wc_folder_close(&it->folder);
     it->walk = NULL;
 }
@@ -240,6 +250,8 @@ static int enter_namespace(wasmcache_iterator *it, const char *name, struct wc_e
                        it->folder.path);
     }
     snprintf(it->engine_namespace, sizeof(it->engine_namespace), "%s", name);
+    wc_hint_look_start(&it->look, &it->cache->hints);
+    wc_cache_find_hints(it->cache, &it->look, &it->folder);
     return 0;
 }
 
@@ -295,6 +307,7 @@ int wasmcache_iterate(wasmcache_iterator **out, wasmcache *cache, const char *en
                                               "No memory to walk over the entries"));
     it->flags = flags;
     it->folder.fd = -1;
+    wc_hint_look_start(&it->look, NULL);
     if (wc_cache_usable(cache)) {
         it->cache = wc_cache_ref(cache);
         rc = engine_namespace ? enter_namespace(it, engine_namespace, &err)
@@ -335,7 +348,7 @@ int wasmcache_iterator_next(wasmcache_iterator *it, wasmcache_entry *out)
         }
         if (wc_entry_name_parse(&key, name) == 0) {
             const struct wc_expect expect = expect_any(&key, it->engine_namespace);
-            check_in(&entry, it->cache, &it->folder, &expect, it->flags, &err);
+            check_in(&entry, it->cache, &it->folder, &it->look, &expect, it->flags, &err);
             if (entry.state == WASMCACHE_REASON_NOT_FOUND)
                 continue; /* removed since it was listed */
             wc_sized_out(out, &entry, sizeof(entry));

@@ -8,10 +8,12 @@
 #include <xxhash.h>
 
 #include "key.h"
+#include "namespace.h"
 
 enum { SLOT = 64, WAYS = 8, SETS = 8192, HEADER = 4096, HEADER_USED = 40, VERSION = 1 };
 enum { AT_ID = 0, AT_VALUE = 16, AT_TIME = 48, AT_CHECK = 56 };
 enum { SET = SLOT * WAYS, MEMORY_SETS = 64 };
+_Static_assert((int)SET == (int)WC_HINT_SET_SIZE, "a look has room for a set");
 #define FILE_SIZE (HEADER + (uint64_t)SETS * SET)
 
 /* The header's mark, and the name for each byte order. */
@@ -53,6 +55,7 @@ void wc_hint_look_start(struct wc_hint_look *look, struct wc_hints *hints)
     look->tried = 0;
     look->place = WC_HINT_INSIDE;
     look->owner = 0;
+    look->has_set = 0;
 }
 
 void wc_hint_look_at(struct wc_hint_look *look, int at, enum wc_hint_place place, uint32_t owner)
@@ -72,6 +75,12 @@ void wc_hint_look_end(struct wc_hint_look *look)
 }
 
 /* ---- what a hint is about ---- */
+
+static void about_hash(struct wc_hint_about *out, const uint8_t hash[32])
+{
+    memcpy(out->id, hash, sizeof(out->id));
+    memcpy(&out->set, hash, sizeof(out->set));
+}
 
 int wc_hint_of_file(struct wc_hint_about *out, const struct wc_hints *hints, enum wc_hint_kind kind,
                     const struct wc_os_stat *st)
@@ -94,7 +103,7 @@ int wc_hint_of_file(struct wc_hint_about *out, const struct wc_hints *hints, enu
     wc_sha256_add(&state, fields, sizeof(fields));
     wc_sha256_add(&state, hints->boot, sizeof(hints->boot));
     wc_sha256_finish(&state, hash);
-    memcpy(out->id, hash, sizeof(out->id));
+    about_hash(out, hash);
     return 1;
 }
 
@@ -107,7 +116,23 @@ void wc_hint_of_hash(struct wc_hint_about *out, enum wc_hint_kind kind, const ui
     wc_sha256_add(&state, fields, sizeof(fields));
     wc_sha256_add(&state, hash, 32);
     wc_sha256_finish(&state, again);
-    memcpy(out->id, again, sizeof(out->id));
+    about_hash(out, again);
+}
+
+void wc_hint_of_entry(struct wc_hint_about *out, enum wc_hint_kind kind,
+                      const char *engine_namespace, const wasmcache_key *key)
+{
+    uint8_t name[sizeof(key->bytes) + WC_NAMESPACE_SIZE + 1];
+    const size_t length = strlen(engine_namespace) + 1;
+    XXH128_canonical_t id;
+    /* Who makes two names meet makes one of two entries look used. */
+    memcpy(name, key->bytes, sizeof(key->bytes));
+    name[sizeof(key->bytes)] = (uint8_t)key->algorithm;
+    memcpy(name + sizeof(key->bytes) + 1, engine_namespace, length);
+    XXH128_canonicalFromHash(&id, XXH3_128bits_withSeed(name, sizeof(key->bytes) + 1 + length,
+                                                        (uint64_t)VERSION << 32 | (uint64_t)kind));
+    memcpy(out->id, id.digest, sizeof(out->id));
+    memcpy(&out->set, out->id, sizeof(out->set));
 }
 
 int wc_hint_is_settled(int fd, const struct wc_os_stat *st)
@@ -182,18 +207,11 @@ static unsigned set_place(const uint8_t set[SET], const struct wc_hint_about *ab
     return place;
 }
 
-static uint64_t set_number(const struct wc_hint_about *about, unsigned sets)
-{
-    uint64_t number;
-    memcpy(&number, about->id, sizeof(number));
-    return number % sets;
-}
-
 /* ---- the file ---- */
 
 static uint64_t set_offset(const struct wc_hint_about *about)
 {
-    return HEADER + set_number(about, SETS) * SET;
+    return HEADER + about->set % SETS * SET;
 }
 
 static void header_make(uint8_t header[HEADER_USED], uint32_t owner)
@@ -283,7 +301,7 @@ static void file_put(const struct wc_hint_look *look, const struct wc_hint_about
 
 static uint8_t *memory_set(const struct wc_hints *hints, const struct wc_hint_about *about)
 {
-    return hints->slots + set_number(about, MEMORY_SETS) * SET;
+    return hints->slots + about->set % MEMORY_SETS * SET;
 }
 
 static int memory_get(struct wc_hints *hints, const struct wc_hint_about *about,
@@ -314,18 +332,32 @@ static void memory_put(struct wc_hints *hints, const struct wc_hint_about *about
 
 /* ---- both ---- */
 
-int wc_hint_get(struct wc_hint_look *look, const struct wc_hint_about *about, struct wc_hint *out)
+/* Reads the set once for all hints that are looked for in it. 0: there is nothing of it. */
+static int file_get_set(struct wc_hint_look *look, const struct wc_hint_about *about)
 {
-    uint8_t set[SET];
+    const uint64_t number = about->set % SETS;
     int fd;
-    if (memory_get(look->hints, about, out))
+    if (look->has_set && look->set_number == number)
         return 1;
     fd = file_for_reading(look);
     if (fd < 0)
         return 0;
-    memset(set, 0, sizeof(set));
-    if (wc_os_pread(fd, set, sizeof(set), set_offset(about)) < SLOT ||
-        !set_find(set, about, look->owner, out))
+    memset(look->set, 0, SET);
+    look->has_set = wc_os_pread(fd, look->set, SET, set_offset(about)) >= SLOT;
+    look->set_number = number;
+    return look->has_set;
+}
+
+int wc_hint_find(struct wc_hint_look *look, const struct wc_hint_about *about, struct wc_hint *out)
+{
+    return file_get_set(look, about) && set_find(look->set, about, look->owner, out);
+}
+
+int wc_hint_get(struct wc_hint_look *look, const struct wc_hint_about *about, struct wc_hint *out)
+{
+    if (memory_get(look->hints, about, out))
+        return 1;
+    if (!wc_hint_find(look, about, out))
         return 0;
     memory_put(look->hints, about, out);
     return 1;
@@ -339,4 +371,5 @@ void wc_hint_put(struct wc_hint_look *look, const struct wc_hint_about *about,
     hint.time = wc_os_wall_seconds();
     memory_put(look->hints, about, &hint);
     file_put(look, about, &hint);
+    look->has_set = 0;
 }

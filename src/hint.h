@@ -33,18 +33,23 @@
 
 #include <pthread.h>
 
+#include <wasmcache.h>
+
 #include "os/os.h"
 
 enum wc_hint_kind {
     WC_HINT_SOURCE = 1, /* a file's identity -> the SHA-256 of what is in it */
     WC_HINT_VERIFIED,   /* an entry's identity -> its digest, which was found to be right */
-    WC_HINT_PROBE,  /* an engine as the embedder and the machine name it -> what its probe gave */
-    WC_HINT_VERSION /* the same -> the version of its artifacts, 4 bytes little-endian */
+    WC_HINT_PROBE,   /* an engine as the embedder and the machine name it -> what its probe gave */
+    WC_HINT_VERSION, /* the same -> the version of its artifacts, 4 bytes little-endian */
+    WC_HINT_USE      /* an entry by its name -> when it was last used, what compiling it cost */
 };
 
 /* What a hint is about. */
 struct wc_hint_about {
     uint8_t id[16];
+    uint64_t set; /* which set it lies in, modulo how many there are; hints that are wanted together
+                     are given the same, so that one read finds them */
 };
 
 struct wc_hint {
@@ -61,6 +66,8 @@ struct wc_hints {
     int writes;           /* 0: the file is only read */
 };
 
+enum { WC_HINT_SET_SIZE = 512 };
+
 /* Where the table lies as seen from a directory. */
 enum wc_hint_place {
     WC_HINT_BESIDE,    /* in the one above it */
@@ -76,6 +83,9 @@ struct wc_hint_look {
     int fd;         /* the table, -1: not open */
     int tried;      /* it was opened, or that failed */
     uint32_t owner; /* of the directory */
+    int has_set;    /* `set` is the one of that number, as it was read during this call */
+    uint64_t set_number;
+    uint8_t set[WC_HINT_SET_SIZE];
 };
 
 void wc_hints_init(struct wc_hints *hints, int writes);
@@ -104,7 +114,13 @@ void wc_hint_of_hash(struct wc_hint_about *out, enum wc_hint_kind kind, const ui
  */
 int wc_hint_is_settled(int fd, const struct wc_os_stat *st);
 
-/* 1: it is known. 0. Looks in the process first. */
+/* An entry by its name, whatever file that is now. */
+void wc_hint_of_entry(struct wc_hint_about *out, enum wc_hint_kind kind,
+                      const char *engine_namespace, const wasmcache_key *key);
+
+/* 1: it is in the file. 0. */
+int wc_hint_find(struct wc_hint_look *look, const struct wc_hint_about *about, struct wc_hint *out);
+/* 1: it is known. 0. Looks in the process first, and keeps there what it finds. */
 int wc_hint_get(struct wc_hint_look *look, const struct wc_hint_about *about, struct wc_hint *out);
 /* Remembers it, in the process and, where that can be, in the file. No failure shows. */
 void wc_hint_put(struct wc_hint_look *look, const struct wc_hint_about *about,

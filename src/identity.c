@@ -125,6 +125,7 @@ static int recall_probe(const wasmcache_attachment *attachment, const uint8_t na
     int found;
     wc_hint_of_hash(&probed, WC_HINT_PROBE, name);
     wc_hint_of_hash(&versioned, WC_HINT_VERSION, name);
+    versioned.set = probed.set;
     wc_hint_look_start(&look, &attachment->cache->hints);
     wc_cache_find_hints(attachment->cache, &look, NULL);
     found = wc_hint_get(&look, &probed, &hint);
@@ -147,6 +148,7 @@ static void remember_probe(const wasmcache_attachment *attachment, const uint8_t
     struct wc_hint_look look;
     wc_hint_of_hash(&probed, WC_HINT_PROBE, name);
     wc_hint_of_hash(&versioned, WC_HINT_VERSION, name);
+    versioned.set = probed.set;
     wc_hint_look_start(&look, &attachment->cache->hints);
     wc_cache_find_hints(attachment->cache, &look, NULL);
     wc_hint_put(&look, &probed, probe_hash);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "call.h"
+#include "use.h"
 
 /* From the file that was checked, without a copy. EENGINE: not this way. EBUSY: the stamp that it
  * was taken for checked by is not this file's any more. */
@@ -113,8 +114,18 @@ static int is_stamped(struct wc_call *call, const struct wc_entry_file *file,
            stamp.time <= now && now - stamp.time < cache->verify_seconds;
 }
 
+/* What is known of a file: the stamp lies where the entry's last use does. */
+static int name_stamp(struct wc_hint_about *out, const struct wc_call *call,
+                      const struct wc_entry_file *file, const struct wc_hint_about *use)
+{
+    int known = wc_hint_of_file(out, call->look.hints, WC_HINT_VERIFIED, &file->st);
+    out->set = use->set;
+    return known;
+}
+
 /* Sees to it that the artifact is what was saved. As wc_entry_file_verify(). */
-static int check_artifact(struct wc_call *call, struct wc_entry_file *file, struct wc_error *err)
+static int check_artifact(struct wc_call *call, struct wc_entry_file *file,
+                          const struct wc_hint_about *use, struct wc_error *err)
 {
     const struct wasmcache *cache = call->attachment->cache;
     struct wc_hint_about about, after;
@@ -122,15 +133,14 @@ static int check_artifact(struct wc_call *call, struct wc_entry_file *file, stru
 
     if (cache->verify == WASMCACHE_VERIFY_NEVER || is_sealed(cache, &call->folder))
         return 0;
-    known = cache->verify == WASMCACHE_VERIFY_ONCE &&
-            wc_hint_of_file(&about, call->look.hints, WC_HINT_VERIFIED, &file->st);
+    known = cache->verify == WASMCACHE_VERIFY_ONCE && name_stamp(&about, call, file, use);
     file->stamped = known && is_stamped(call, file, &about);
     if (file->stamped)
         return 0;
     rc = wc_entry_file_verify(file, err);
     /* What it was all the while, if its times did not move: file->st is what they are now. */
     if (rc == 0 && known && wc_hint_is_settled(file->fd, &file->st) &&
-        wc_hint_of_file(&after, call->look.hints, WC_HINT_VERIFIED, &file->st))
+        name_stamp(&after, call, file, use))
         wc_hint_put(&call->look, &after, file->trailer.digest.bytes);
     return rc;
 }
@@ -141,24 +151,30 @@ static int load_from(struct wc_call *call, struct wc_entry_file *file, const was
 {
     const wasmcache_attachment *a = call->attachment;
     const struct wc_expect expect = wc_call_expect(call, key);
+    struct wc_hint_about use;
     int rc = wc_store_open_entry(file, &a->cache->store, &call->folder, &expect, err);
-    if (rc == 0 && file->has_trailer)
-        rc = check_artifact(call, file, err);
+    if (rc < 0)
+        return rc;
+    wc_hint_of_entry(&use, WC_HINT_USE, expect.engine_namespace, key);
+    if (file->has_trailer)
+        rc = check_artifact(call, file, &use, err);
     if (rc < 0)
         return rc;
     call->report.artifact_bytes = file->trailer.artifact_bytes;
-    if (!file->has_trailer)
-        return wc_load_legacy(call, file, native, err);
-    rc = wc_engine_load(call, file, native, err);
+    rc = file->has_trailer ? wc_engine_load(call, file, native, err)
+                           : wc_load_legacy(call, file, native, err);
     if (rc == WASMCACHE_EBUSY && file->stamped) {
         file->stamped = 0;
         rc = wc_entry_file_verify(file, err);
         if (rc == 0)
             rc = wc_engine_load(call, file, native, err);
     }
-    if (rc == 0 && file->trailer.wasm_bytes)
+    if (rc < 0)
+        return rc;
+    if (file->trailer.wasm_bytes)
         call->report.wasm_bytes = file->trailer.wasm_bytes;
-    return rc;
+    wc_use_note(&call->look, &use, file->trailer.compile_ns);
+    return 0;
 }
 
 int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struct wc_error *err)

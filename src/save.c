@@ -5,6 +5,19 @@
 
 #include "call.h"
 #include "publish.h"
+#include "use.h"
+
+/* It is of use from now on. */
+static void note_use(struct wc_call *call, const wasmcache_key *key)
+{
+    struct wc_hint_about use;
+    struct wc_error ignored;
+    wc_error_init(&ignored);
+    wc_hint_of_entry(&use, WC_HINT_USE, call->identity->engine_namespace, key);
+    if (wc_call_enter(call, &ignored) == 0)
+        wc_use_note(&call->look, &use, call->report.compile_ns);
+    wc_call_leave(call);
+}
 
 /* What the folder's name says of the artifacts in it has to be so, as far as it can be told. */
 static int has_our_version(const struct wc_call *call, const wasmcache_artifact *artifact)
@@ -99,6 +112,8 @@ int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct
         rc = publish(call, key, &artifact, &published, path, err);
         a->table.artifact_free(&artifact);
     }
+    if (rc == 0)
+        note_use(call, key);
     call->report.save_ns = wc_os_monotonic_ns() - started;
     if (rc < 0)
         wc_call_tell(call, WASMCACHE_EVENT_SAVE_FAILED, NULL, err, call->report.save_ns);

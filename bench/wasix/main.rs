@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use wasmer::{Engine, Module};
-use wasmer_wasix::runtime::module_cache::{FileSystemCache, ModuleCache, ModuleHash};
+use wasmer_types::ModuleHash;
+use wasmer_wasix::runtime::module_cache::{FileSystemCache, ModuleCache};
 use wasmer_wasix::runtime::task_manager::tokio::TokioTaskManager;
 
 type Failure = Box<dyn std::error::Error>;

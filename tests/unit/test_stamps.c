@@ -30,7 +30,7 @@ static int set_up(void **state)
     const int rc = fixture_rig(state);
     struct rig *r = *state;
     wc_os_settles_forced = 1;
-    r->engine.artifact_size = 300000; /* a digest of several reads */
+    r->engine.artifact_size = 300000; /* large enough to be looked at in a view */
     return rc;
 }
 
@@ -51,7 +51,7 @@ struct work {
     unsigned calls;   /* of the system */
     unsigned reads;   /* of them pread */
     unsigned opens;   /* of a source by its path */
-    unsigned digests; /* 1: the artifact was read */
+    unsigned digests; /* 1: the artifact was looked at */
 };
 
 static struct work get_source(struct rig *r, const wasmcache_source *source, const char *expected)
@@ -71,7 +71,7 @@ static struct work get_source(struct rig *r, const wasmcache_source *source, con
     work.calls = seam_calls();
     work.reads = seam_calls_of("pread");
     work.opens = seam_calls_of("open_read_path");
-    work.digests = work.reads >= 3 || seam_calls_of("view") > 0;
+    work.digests = seam_calls_of("view") > 0;
     return work;
 }
 
