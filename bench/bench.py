@@ -55,6 +55,7 @@ FULL = {
     "container": 20,
     "others": True,
     "main": "php",
+    "small": "sqlite",
 }
 QUICK = dict(
     FULL, modules=["sqlite", "boolector"], batches=2, pair=20, rounds=10, compiles={"sqlite": 3, "boolector": 3}, growth=[1, 1000],
@@ -226,7 +227,7 @@ class Bench:
         main, setup = self.setup["main"], self.setup
         if main in self.wasms and "wasmtime" in self.hosts:
             host = self.hosts["wasmtime"]
-            small, large = self.work / "sqlite/wasmtime", self.work / main / "wasmtime"
+            small, large = self.work / setup["small"] / "wasmtime", self.work / main / "wasmtime"
             host.folder, host.wasm = large, self.wasms[main]
             self.attempt("publish", self.publish, host)
             self.result["container"] = self.attempt("container", measure.container, host, setup["container"]) or {}
@@ -249,7 +250,7 @@ class Bench:
         setup = self.setup
         large_wasm = host.wasm
         rows = measure.measure_rate(host, ["ours", "bare"], setup["threads"], setup["forks"], 1, setup["rate_ms"], setup["rate_repeats"])
-        host.folder, host.wasm = small, self.wasms["sqlite"]
+        host.folder, host.wasm = small, self.wasms[setup["small"]]
         measure.run(host.binary, "many", host.folder, host.wasm, setup["many"])
         rows += measure.measure_rate(
             host, ["ours", "bare"], setup["threads"], setup["forks"], setup["many"], setup["rate_ms"], setup["rate_repeats"]
@@ -280,8 +281,8 @@ def main():
         setup = QUICK if options.quick else FULL
         if options.modules:
             setup["modules"] = options.modules.split(",")
-            if setup["main"] not in setup["modules"]:
-                setup["main"] = setup["modules"][-1]
+            setup["main"] = setup["main"] if setup["main"] in setup["modules"] else setup["modules"][-1]
+            setup["small"] = setup["small"] if setup["small"] in setup["modules"] else setup["modules"][0]
         started = time.monotonic()
         out = TOP / "build/bench"
         out.mkdir(parents=True, exist_ok=True)

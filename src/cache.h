@@ -48,6 +48,8 @@ void wc_cache_unref(wasmcache *cache);
 void wc_cache_find_hints(wasmcache *cache, struct wc_hint_look *look,
                          const struct wc_folder *folder);
 
+/* 0: nobody listens, and nothing need be filled in. */
+int wc_event_is_heard(const wasmcache *cache);
 /* Tells of an event; `fill` has what is known, NULL strings are allowed in it. */
 void wc_event(wasmcache *cache, wasmcache_event_type type, wasmcache_event fill);
 /* What events and reports say of the directory as a whole: remembers that it failed (rc < 0 and

@@ -14,7 +14,6 @@ void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmc
     call->replace = 0;
     call->report = empty;
     call->started = wc_os_monotonic_ns();
-    call->hex[0] = '\0';
     call->cancelled = NULL;
     call->folder.fd = -1;
     wc_hint_look_start(&call->look, NULL);
@@ -55,18 +54,15 @@ int wc_call_end(struct wc_call *call, wasmcache_report *report, int rc, const st
     return wc_error_publish(err, rc);
 }
 
-void wc_call_set_key(struct wc_call *call, const wasmcache_key *key)
-{
-    call->report.key = *key;
-    wasmcache_key_to_hex(call->hex, key);
-}
-
 void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const char *path,
                   const struct wc_error *err, uint64_t ns)
 {
+    char hex[WASMCACHE_KEY_HEX_SIZE];
     wasmcache_event fill = {0};
+    if (!wc_event_is_heard(call->attachment->cache))
+        return;
     fill.engine_namespace = call->identity ? call->identity->engine_namespace : NULL;
-    fill.key = call->hex;
+    fill.key = wasmcache_key_to_hex(hex, &call->report.key);
     fill.reason = call->report.reason;
     fill.bytes = call->report.artifact_bytes;
     fill.ns = ns;

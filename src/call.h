@@ -22,7 +22,6 @@ struct wc_call {
     int replace;    /* a save replaces a sound entry */
     wasmcache_report report;
     uint64_t started;
-    char hex[WASMCACHE_KEY_HEX_SIZE];
     struct wc_folder folder;      /* of the namespace, between enter and leave */
     struct wc_hint_look look;     /* the same */
     const atomic_bool *cancelled; /* of a request; NULL: nobody can cancel it */
@@ -44,7 +43,6 @@ int wc_call_check_key(struct wc_call *call, const wasmcache_key *key,
 int wc_call_check_cache(struct wc_call *call, struct wc_error *err);
 int wc_misuse(struct wc_error *err, const char *function, const char *what);
 
-void wc_call_set_key(struct wc_call *call, const wasmcache_key *key);
 /* Is there anything to look in? If not, the report says why. Finds out what the engine is. */
 int wc_call_may_look(struct wc_call *call);
 /* Opens the namespace's folder, if it is not open. As wc_store_open_folder() to look. */

@@ -60,8 +60,8 @@ static inline int wc_error_publish(const struct wc_error *err, int rc)
     return rc;
 }
 
-/* "dir/name" for messages, cut if it does not fit. */
-void wc_path_join(char out[WC_PATH_SIZE], const char *dir, const char *name);
+/* "dir/name". 0: it did not fit, and is cut. */
+int wc_path_join(char out[WC_PATH_SIZE], const char *dir, const char *name);
 
 /* The reason of a miss that goes with a load's error. */
 wasmcache_reason wc_reason_of_error(int error);

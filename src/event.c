@@ -30,9 +30,14 @@ const char *wasmcache_event_name(wasmcache_event_type type)
     return "unknown";
 }
 
+int wc_event_is_heard(const wasmcache *cache)
+{
+    return cache && cache->on_event;
+}
+
 void wc_event(wasmcache *cache, wasmcache_event_type type, wasmcache_event fill)
 {
-    if (!cache || !cache->on_event)
+    if (!wc_event_is_heard(cache))
         return;
     fill.size = sizeof(fill);
     fill.type = type;

@@ -184,7 +184,7 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
     struct wc_entry_file file = {.fd = -1};
     int rc;
 
-    wc_call_set_key(call, key);
+    call->report.key = *key;
     rc = wc_call_enter(call, err);
     wc_cache_note(a->cache, rc, err);
     if (rc == 0)

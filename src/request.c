@@ -121,7 +121,7 @@ static int fly(struct wasmcache_request *r)
     case WC_REQUEST_CONTAINS:
         break;
     }
-    wc_call_set_key(&r->call, &r->key);
+    r->call.report.key = r->key;
     rc = wc_contains(&r->call, &r->key, &r->err);
     if (rc < 0 && rc != WASMCACHE_EOFF)
         r->call.report.reason = wc_reason_of_error(rc);

@@ -97,7 +97,7 @@ int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct
     char path[WC_PATH_SIZE] = "";
     int rc;
 
-    wc_call_set_key(call, key);
+    call->report.key = *key;
     rc = wc_attachment_recheck(a, err);
     if (rc == 0) {
         rc = wc_publish_ready(&a->cache->store, call->identity->engine_namespace, err);

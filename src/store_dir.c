@@ -25,8 +25,7 @@ static int open_at_once(struct wc_folder *out, const struct wc_store *store,
                         const char *engine_namespace)
 {
     struct wc_os_stat dir, folder;
-    if (snprintf(out->path, sizeof(out->path), "%s/%s", store->dir, engine_namespace) >=
-        (int)sizeof(out->path))
+    if (!wc_path_join(out->path, store->dir, engine_namespace))
         return 0;
     out->fd = wc_os_open_dir_straight(out->path);
     if (out->fd >= 0 && wc_os_fstat(out->fd, &folder) == 0 &&

@@ -7,7 +7,7 @@
 #define _GNU_SOURCE
 #include "os/private.h"
 
-#include <stdio.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -356,6 +356,18 @@ int wc_os_try_lock(int fd)
     return wc_os_result(rc);
 }
 
+/* As snprintf would, at a tenth of the cost. */
+static void number_path(char *out, const char *folder, unsigned number)
+{
+    char digits[12];
+    size_t at = sizeof(digits) - 1;
+    digits[at] = '\0';
+    do
+        digits[--at] = (char)('0' + number % 10);
+    while (number /= 10);
+    stpcpy(stpcpy(out, folder), digits + at);
+}
+
 int wc_os_fd_path(int fd, const struct wc_os_stat *st, char out[40])
 {
     struct wc_os_stat by_fd, now;
@@ -365,7 +377,7 @@ int wc_os_fd_path(int fd, const struct wc_os_stat *st, char out[40])
         return -ENOENT;
     /* Not /proc/self: that is the first thread, which may have ended, or have other descriptors
      * than this one. Whatever lies on /proc, it has to be the same file. */
-    snprintf(out, 40, "/proc/thread-self/fd/%d", fd);
+    number_path(out, "/proc/thread-self/fd/", (unsigned)fd);
     if (!st) {
         if (fstat(fd, &by_path) < 0)
             return -errno;
