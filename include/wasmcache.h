@@ -250,7 +250,7 @@ enum {
 
 /*
  * When the digest of an entry is compared, which is what finds damage. It takes a pass over the
- * entry's bytes, some 9 ms for 53 MB. docs/trust.md has what each finds and what not.
+ * entry's bytes, some 6 ms for 53 MB. docs/trust.md has what each finds and what not.
  */
 typedef enum wasmcache_verify {
     WASMCACHE_VERIFY_ONCE = 0, /* once for each file as it is: again when anything was written to
@@ -273,9 +273,9 @@ typedef struct wasmcache_options {
     void *payload;               /* handed to on_event; must live until the last detach */
     wasmcache_verify verify;
     uint64_t verify_seconds; /* ONCE: how long a check counts; 0: seven days */
-    const char *hints_dir;   /* where is remembered what was checked and hashed, for a cache whose
-                                own directory cannot be written, such as one in an image; judged and
-                                made like dir. NULL: in dir */
+    const char *hints_dir;   /* where is remembered what was checked, hashed and used, for a cache
+                                whose   own directory cannot be written, such as one in an image; judged
+                                and   made like dir. NULL: in dir */
     struct wasmcache_executor *save_executor; /* of wasmcache_async.h: what a get compiled is saved
                                     on it after the get has returned. NULL, and for engines that
                                     cannot clone a module (stock Wasmer): before. Must outlive the
@@ -632,7 +632,8 @@ typedef struct wasmcache_entry {
     uint64_t wasm_bytes; /* 0: not known */
     uint64_t compile_ns; /* 0: not known */
     uint64_t created;    /* seconds since 1970, 0: not known */
-    uint64_t last_used;  /* the same: when it was saved or loaded last, to the hour */
+    uint64_t last_used;  /* the same: when it was saved or loaded last, to the hour, by a user whose
+                            hints this cache reads and who could write them */
 } wasmcache_entry;
 
 #define WASMCACHE_ENTRY_INIT                                                                       \

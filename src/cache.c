@@ -220,7 +220,7 @@ void wc_cache_unref(wasmcache *cache)
 }
 
 void wc_cache_find_hints(wasmcache *cache, struct wc_hint_look *look,
-                         const struct wc_folder *folder)
+                         const struct wc_folder *folder, int create)
 {
     struct wc_gate_found found;
     struct wc_error ignored;
@@ -232,7 +232,7 @@ void wc_cache_find_hints(wasmcache *cache, struct wc_hint_look *look,
     }
     wc_error_init(&ignored);
     rc = wc_gate_open(&cache->store.gate, dir, WC_GATE_LOOK, &fd, &found, &ignored);
-    if (rc == WASMCACHE_EMISS && cache->hints_dir)
+    if (rc == WASMCACHE_EMISS && cache->hints_dir && create)
         rc = wc_gate_open(&cache->store.gate, dir, WC_GATE_CREATE, &fd, &found, &ignored);
     if (rc == 0)
         wc_hint_look_at(look, fd, WC_HINT_INSIDE_OWN, found.uid);

@@ -44,9 +44,10 @@ int wc_cache_usable(wasmcache *cache);
 wasmcache *wc_cache_ref(wasmcache *cache);
 void wc_cache_unref(wasmcache *cache);
 
-/* Where the table of hints is. `folder` is the namespace's, if a call has it open, else NULL. */
+/* Where the table of hints is. `folder` is the namespace's, if a call has it open, else NULL.
+ * `create`: WC_GATE_CREATE, or WC_GATE_LOOK: a hints_dir that is missing is not made. */
 void wc_cache_find_hints(wasmcache *cache, struct wc_hint_look *look,
-                         const struct wc_folder *folder);
+                         const struct wc_folder *folder, int create);
 
 /* 0: nobody listens, and nothing need be filled in. */
 int wc_event_is_heard(const wasmcache *cache);

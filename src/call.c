@@ -29,7 +29,7 @@ int wc_call_enter(struct wc_call *call, struct wc_error *err)
     rc = wc_store_open_folder(&call->folder, &cache->store, call->identity->engine_namespace,
                               WC_GATE_LOOK, err);
     if (rc == 0)
-        wc_cache_find_hints(cache, &call->look, &call->folder);
+        wc_cache_find_hints(cache, &call->look, &call->folder, WC_GATE_CREATE);
     return rc;
 }
 

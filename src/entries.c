@@ -8,7 +8,7 @@
 
 #include "cache.h"
 #include "key.h"
-#include "use.h"
+#include "stamp.h"
 
 static int misuse(struct wc_error *err, const char *function)
 {
@@ -132,7 +132,7 @@ int wasmcache_entry_check(wasmcache_entry *out, wasmcache *cache, const char *en
     } else {
         struct wc_hint_look look;
         wc_hint_look_start(&look, &cache->hints);
-        wc_cache_find_hints(cache, &look, &folder);
+        wc_cache_find_hints(cache, &look, &folder, WC_GATE_LOOK);
         check_in(&entry, cache, &folder, &look, &expect, flags, &err);
         wc_hint_look_end(&look);
     }
@@ -251,7 +251,7 @@ static int enter_namespace(wasmcache_iterator *it, const char *name, struct wc_e
     }
     snprintf(it->engine_namespace, sizeof(it->engine_namespace), "%s", name);
     wc_hint_look_start(&it->look, &it->cache->hints);
-    wc_cache_find_hints(it->cache, &it->look, &it->folder);
+    wc_cache_find_hints(it->cache, &it->look, &it->folder, WC_GATE_LOOK);
     return 0;
 }
 

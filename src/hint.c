@@ -10,11 +10,11 @@
 #include "key.h"
 #include "namespace.h"
 
-enum { SLOT = 64, WAYS = 8, SETS = 8192, HEADER = 4096, HEADER_USED = 40, VERSION = 1 };
+enum { SLOT = 64, WAYS = 8, SETS = 8192, AREAS = 2, HEADER = 4096, HEADER_USED = 40, VERSION = 1 };
 enum { AT_ID = 0, AT_VALUE = 16, AT_TIME = 48, AT_CHECK = 56 };
 enum { SET = SLOT * WAYS, MEMORY_SETS = 64 };
 _Static_assert((int)SET == (int)WC_HINT_SET_SIZE, "a look has room for a set");
-#define FILE_SIZE (HEADER + (uint64_t)SETS * SET)
+#define FILE_SIZE (HEADER + (uint64_t)AREAS * SETS * SET)
 
 /* The header's mark, and the name for each byte order. */
 static const char magic[16] = "wasmcache hints";
@@ -76,10 +76,11 @@ void wc_hint_look_end(struct wc_hint_look *look)
 
 /* ---- what a hint is about ---- */
 
-static void about_hash(struct wc_hint_about *out, const uint8_t hash[32])
+static void about_hash(struct wc_hint_about *out, const uint8_t hash[16])
 {
     memcpy(out->id, hash, sizeof(out->id));
     memcpy(&out->set, hash, sizeof(out->set));
+    out->area = 0;
 }
 
 int wc_hint_of_file(struct wc_hint_about *out, const struct wc_hints *hints, enum wc_hint_kind kind,
@@ -119,20 +120,22 @@ void wc_hint_of_hash(struct wc_hint_about *out, enum wc_hint_kind kind, const ui
     about_hash(out, again);
 }
 
-void wc_hint_of_entry(struct wc_hint_about *out, enum wc_hint_kind kind,
-                      const char *engine_namespace, const wasmcache_key *key)
+void wc_hint_of_entry(struct wc_hint_about *out, const char *engine_namespace,
+                      const wasmcache_key *key)
 {
     uint8_t name[sizeof(key->bytes) + WC_NAMESPACE_SIZE + 1];
     const size_t length = strlen(engine_namespace) + 1;
     XXH128_canonical_t id;
-    /* Who makes two names meet makes one of two entries look used. */
+    /* A fast hash: who makes two names meet makes one of two entries look used. For that uses have
+     * sets of their own, in which nothing is looked for that is believed. */
     memcpy(name, key->bytes, sizeof(key->bytes));
     name[sizeof(key->bytes)] = (uint8_t)key->algorithm;
     memcpy(name + sizeof(key->bytes) + 1, engine_namespace, length);
-    XXH128_canonicalFromHash(&id, XXH3_128bits_withSeed(name, sizeof(key->bytes) + 1 + length,
-                                                        (uint64_t)VERSION << 32 | (uint64_t)kind));
-    memcpy(out->id, id.digest, sizeof(out->id));
-    memcpy(&out->set, out->id, sizeof(out->set));
+    XXH128_canonicalFromHash(
+        &id, XXH3_128bits_withSeed(name, sizeof(key->bytes) + 1 + length,
+                                   (uint64_t)VERSION << 32 | (uint64_t)WC_HINT_USE));
+    about_hash(out, id.digest);
+    out->area = 1;
 }
 
 int wc_hint_is_settled(int fd, const struct wc_os_stat *st)
@@ -209,14 +212,19 @@ static unsigned set_place(const uint8_t set[SET], const struct wc_hint_about *ab
 
 /* ---- the file ---- */
 
+static uint64_t set_number(const struct wc_hint_about *about, uint64_t sets)
+{
+    return about->area * sets + about->set % sets;
+}
+
 static uint64_t set_offset(const struct wc_hint_about *about)
 {
-    return HEADER + about->set % SETS * SET;
+    return HEADER + set_number(about, SETS) * SET;
 }
 
 static void header_make(uint8_t header[HEADER_USED], uint32_t owner)
 {
-    const uint32_t numbers[4] = {0x01020304, VERSION, owner, SETS * WAYS};
+    const uint32_t numbers[4] = {0x01020304, VERSION, owner, AREAS * SETS * WAYS};
     uint64_t check;
     memcpy(header, magic, 16);
     memcpy(header + 16, numbers, 16);
@@ -301,7 +309,7 @@ static void file_put(const struct wc_hint_look *look, const struct wc_hint_about
 
 static uint8_t *memory_set(const struct wc_hints *hints, const struct wc_hint_about *about)
 {
-    return hints->slots + about->set % MEMORY_SETS * SET;
+    return hints->slots + set_number(about, MEMORY_SETS) * SET;
 }
 
 static int memory_get(struct wc_hints *hints, const struct wc_hint_about *about,
@@ -322,7 +330,7 @@ static void memory_put(struct wc_hints *hints, const struct wc_hint_about *about
     if (pthread_mutex_trylock(&hints->lock) != 0)
         return;
     if (!hints->slots)
-        hints->slots = calloc(MEMORY_SETS, SET);
+        hints->slots = calloc((size_t)AREAS * MEMORY_SETS, SET);
     if (hints->slots) {
         uint8_t *set = memory_set(hints, about);
         slot_make(set + (size_t)set_place(set, about, 0) * SLOT, about, hint, 0);
@@ -335,7 +343,7 @@ static void memory_put(struct wc_hints *hints, const struct wc_hint_about *about
 /* Reads the set once for all hints that are looked for in it. 0: there is nothing of it. */
 static int file_get_set(struct wc_hint_look *look, const struct wc_hint_about *about)
 {
-    const uint64_t number = about->set % SETS;
+    const uint64_t number = set_number(about, SETS);
     int fd;
     if (look->has_set && look->set_number == number)
         return 1;
@@ -364,12 +372,18 @@ int wc_hint_get(struct wc_hint_look *look, const struct wc_hint_about *about, st
 }
 
 void wc_hint_put(struct wc_hint_look *look, const struct wc_hint_about *about,
-                 const uint8_t value[32])
+                 const struct wc_hint *hint)
+{
+    memory_put(look->hints, about, hint);
+    file_put(look, about, hint);
+    look->has_set = 0;
+}
+
+void wc_hint_put_now(struct wc_hint_look *look, const struct wc_hint_about *about,
+                     const uint8_t value[32])
 {
     struct wc_hint hint;
     memcpy(hint.value, value, sizeof(hint.value));
     hint.time = wc_os_wall_seconds();
-    memory_put(look->hints, about, &hint);
-    file_put(look, about, &hint);
-    look->has_set = 0;
+    wc_hint_put(look, about, &hint);
 }

@@ -7,28 +7,22 @@
  *
  *     struct wc_hint_look look;
  *     wc_hint_look_start(&look, &cache->hints);
- *     wc_hint_look_at(&look, dir_fd, WC_HINT_INSIDE, owner);          // where the table lies, once
- * that is open if (wc_hint_of_file(&about, look.hints, WC_HINT_SOURCE, &st) && wc_hint_get(&look,
- * &about, &hint))
+ *     wc_hint_look_at(&look, dir_fd, WC_HINT_INSIDE, owner); // of the table, once that is open
+ *     if (wc_hint_of_file(&about, look.hints, WC_HINT_SOURCE, &st) &&
+ *         wc_hint_get(&look, &about, &hint))
  *         ... hint.value
  *     wc_hint_put(&look, &about, &hint);
  *     wc_hint_look_end(&look);
  *
- * A hint is about one thing, named by a hash of its kind and of what identifies the thing; so it is
- * never changed to mean something else, only forgotten. Hints live in the process, and in a file
- * that all processes of a user share:
+ * A hint is about one thing, named by a hash of its kind and of what identifies the thing; so it
+ * never comes to be about something else. Hints live in the process, and in a file that all
+ * processes of a user share; docs/format.md has its bytes.
  *
- *     file   = header slots
- *     header = 4096 bytes, of which the first 40 are: "wasmcache hints" and a zero byte, then as
- * this machine has numbers: 32 bits each of byte order mark 0x01020304, version 1, owner, slots; 64
- * bits: check, XXH3-64 (seed 0) of the 32 bytes before slot   = 64 bytes: what it is about (16),
- * value (32), time in seconds since 1970 (8), check (8): XXH3-64 of the 56 bytes before, seeded
- * with version and owner
- *
- * A hint may be in any of the 8 slots of its set. The file is read and written a slot at a time,
- * with pread and pwrite and without a lock, never mapped: what is torn, half of another's write or
- * noise fails its check and is no hint. Nothing breaks if it is lost, cut, replaced or filled with
- * rubbish. Version and byte order are in its name, so that two libraries never touch each other's.
+ * A hint may be in any of the 8 slots of its set. The file is read a set and written a slot at a
+ * time, with pread and pwrite and without a lock, never mapped: what is torn, half of another's
+ * write or noise fails its check and is no hint. Nothing breaks if it is lost, cut, replaced or
+ * filled with rubbish. Version and byte order are in its name, so that two libraries never touch
+ * each other's.
  */
 
 #include <pthread.h>
@@ -48,13 +42,14 @@ enum wc_hint_kind {
 /* What a hint is about. */
 struct wc_hint_about {
     uint8_t id[16];
-    uint64_t set; /* which set it lies in, modulo how many there are; hints that are wanted together
-                     are given the same, so that one read finds them */
+    uint64_t set;  /* which set it lies in, modulo how many there are: the front of the id; hints
+                      that are wanted together are given the same, so that one read finds them */
+    uint64_t area; /* 0: what is believed. 1: uses, which who names modules can crowd */
 };
 
 struct wc_hint {
     uint8_t value[32];
-    uint64_t time; /* seconds since 1970; set by put */
+    uint64_t time; /* seconds since 1970 */
 };
 
 /* Of a cache. */
@@ -114,9 +109,9 @@ void wc_hint_of_hash(struct wc_hint_about *out, enum wc_hint_kind kind, const ui
  */
 int wc_hint_is_settled(int fd, const struct wc_os_stat *st);
 
-/* An entry by its name, whatever file that is now. */
-void wc_hint_of_entry(struct wc_hint_about *out, enum wc_hint_kind kind,
-                      const char *engine_namespace, const wasmcache_key *key);
+/* The use of an entry, by its name. */
+void wc_hint_of_entry(struct wc_hint_about *out, const char *engine_namespace,
+                      const wasmcache_key *key);
 
 /* 1: it is in the file. 0. */
 int wc_hint_find(struct wc_hint_look *look, const struct wc_hint_about *about, struct wc_hint *out);
@@ -124,6 +119,9 @@ int wc_hint_find(struct wc_hint_look *look, const struct wc_hint_about *about, s
 int wc_hint_get(struct wc_hint_look *look, const struct wc_hint_about *about, struct wc_hint *out);
 /* Remembers it, in the process and, where that can be, in the file. No failure shows. */
 void wc_hint_put(struct wc_hint_look *look, const struct wc_hint_about *about,
-                 const uint8_t value[32]);
+                 const struct wc_hint *hint);
+/* The same with the time that it is now. */
+void wc_hint_put_now(struct wc_hint_look *look, const struct wc_hint_about *about,
+                     const uint8_t value[32]);
 
 #endif

@@ -127,7 +127,7 @@ static int recall_probe(const wasmcache_attachment *attachment, const uint8_t na
     wc_hint_of_hash(&versioned, WC_HINT_VERSION, name);
     versioned.set = probed.set;
     wc_hint_look_start(&look, &attachment->cache->hints);
-    wc_cache_find_hints(attachment->cache, &look, NULL);
+    wc_cache_find_hints(attachment->cache, &look, NULL, WC_GATE_CREATE);
     found = wc_hint_get(&look, &probed, &hint);
     if (found)
         memcpy(probe_hash, hint.value, sizeof(hint.value));
@@ -150,9 +150,9 @@ static void remember_probe(const wasmcache_attachment *attachment, const uint8_t
     wc_hint_of_hash(&versioned, WC_HINT_VERSION, name);
     versioned.set = probed.set;
     wc_hint_look_start(&look, &attachment->cache->hints);
-    wc_cache_find_hints(attachment->cache, &look, NULL);
-    wc_hint_put(&look, &probed, probe_hash);
-    wc_hint_put(&look, &versioned, version_value);
+    wc_cache_find_hints(attachment->cache, &look, NULL, WC_GATE_CREATE);
+    wc_hint_put_now(&look, &probed, probe_hash);
+    wc_hint_put_now(&look, &versioned, version_value);
     wc_hint_look_end(&look);
 }
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "call.h"
-#include "use.h"
+#include "stamp.h"
 
 /* From the file that was checked, without a copy. EENGINE: not this way. EBUSY: the stamp that it
  * was taken for checked by is not this file's any more. */
@@ -101,47 +101,23 @@ static int is_sealed(const struct wasmcache *cache, const struct wc_folder *fold
            wc_os_is_read_only(folder->fd);
 }
 
-/* Was its digest right before, with the same size and times? The digest itself has to be the same
- * too, so that a hint says what was checked. */
-static int is_stamped(struct wc_call *call, const struct wc_entry_file *file,
-                      const struct wc_hint_about *about)
-{
-    const struct wasmcache *cache = call->attachment->cache;
-    const uint64_t now = wc_os_wall_seconds();
-    struct wc_hint stamp;
-    return wc_hint_get(&call->look, about, &stamp) &&
-           memcmp(stamp.value, file->trailer.digest.bytes, sizeof(stamp.value)) == 0 &&
-           stamp.time <= now && now - stamp.time < cache->verify_seconds;
-}
-
-/* What is known of a file: the stamp lies where the entry's last use does. */
-static int name_stamp(struct wc_hint_about *out, const struct wc_call *call,
-                      const struct wc_entry_file *file, const struct wc_hint_about *use)
-{
-    int known = wc_hint_of_file(out, call->look.hints, WC_HINT_VERIFIED, &file->st);
-    out->set = use->set;
-    return known;
-}
-
 /* Sees to it that the artifact is what was saved. As wc_entry_file_verify(). */
-static int check_artifact(struct wc_call *call, struct wc_entry_file *file,
-                          const struct wc_hint_about *use, struct wc_error *err)
+static int check_artifact(struct wc_call *call, struct wc_entry_file *file, struct wc_stamp *stamp,
+                          struct wc_error *err)
 {
     const struct wasmcache *cache = call->attachment->cache;
-    struct wc_hint_about about, after;
-    int known, rc;
+    int rc;
 
     if (cache->verify == WASMCACHE_VERIFY_NEVER || is_sealed(cache, &call->folder))
         return 0;
-    known = cache->verify == WASMCACHE_VERIFY_ONCE && name_stamp(&about, call, file, use);
-    file->stamped = known && is_stamped(call, file, &about);
+    if (cache->verify == WASMCACHE_VERIFY_ONCE)
+        wc_stamp_find(stamp, &call->look, file, cache->verify_seconds);
+    file->stamped = stamp->found;
     if (file->stamped)
         return 0;
     rc = wc_entry_file_verify(file, err);
-    /* What it was all the while, if its times did not move: file->st is what they are now. */
-    if (rc == 0 && known && wc_hint_is_settled(file->fd, &file->st) &&
-        name_stamp(&after, call, file, use))
-        wc_hint_put(&call->look, &after, file->trailer.digest.bytes);
+    if (rc == 0)
+        wc_stamp_make(stamp, &call->look, file);
     return rc;
 }
 
@@ -151,20 +127,17 @@ static int load_from(struct wc_call *call, struct wc_entry_file *file, const was
 {
     const wasmcache_attachment *a = call->attachment;
     const struct wc_expect expect = wc_call_expect(call, key);
-    struct wc_hint_about use;
+    struct wc_stamp stamp = {.found = 0};
     int rc = wc_store_open_entry(file, &a->cache->store, &call->folder, &expect, err);
-    if (rc < 0)
-        return rc;
-    wc_hint_of_entry(&use, WC_HINT_USE, expect.engine_namespace, key);
-    if (file->has_trailer)
-        rc = check_artifact(call, file, &use, err);
+    if (rc == 0 && file->has_trailer)
+        rc = check_artifact(call, file, &stamp, err);
     if (rc < 0)
         return rc;
     call->report.artifact_bytes = file->trailer.artifact_bytes;
     rc = file->has_trailer ? wc_engine_load(call, file, native, err)
                            : wc_load_legacy(call, file, native, err);
     if (rc == WASMCACHE_EBUSY && file->stamped) {
-        file->stamped = 0;
+        file->stamped = stamp.found = 0;
         rc = wc_entry_file_verify(file, err);
         if (rc == 0)
             rc = wc_engine_load(call, file, native, err);
@@ -173,7 +146,7 @@ static int load_from(struct wc_call *call, struct wc_entry_file *file, const was
         return rc;
     if (file->trailer.wasm_bytes)
         call->report.wasm_bytes = file->trailer.wasm_bytes;
-    wc_use_note(&call->look, &use, file->trailer.compile_ns);
+    wc_use_note(&stamp, &call->look, expect.engine_namespace, key, file->trailer.compile_ns);
     return 0;
 }
 

@@ -5,17 +5,16 @@
 
 #include "call.h"
 #include "publish.h"
-#include "use.h"
+#include "stamp.h"
 
-/* It is of use from now on. */
-static void note_use(struct wc_call *call, const wasmcache_key *key)
+/* It is of use from now on. What the one cost that was there before is known to that. */
+static void note_use(struct wc_call *call, const wasmcache_key *key, enum wc_published published)
 {
-    struct wc_hint_about use;
+    const uint64_t cost = published == WC_PUBLISHED_NEW ? call->report.compile_ns : 0;
     struct wc_error ignored;
     wc_error_init(&ignored);
-    wc_hint_of_entry(&use, WC_HINT_USE, call->identity->engine_namespace, key);
     if (wc_call_enter(call, &ignored) == 0)
-        wc_use_note(&call->look, &use, call->report.compile_ns);
+        wc_use_note(NULL, &call->look, call->identity->engine_namespace, key, cost);
     wc_call_leave(call);
 }
 
@@ -113,7 +112,7 @@ int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct
         a->table.artifact_free(&artifact);
     }
     if (rc == 0)
-        note_use(call, key);
+        note_use(call, key, published);
     call->report.save_ns = wc_os_monotonic_ns() - started;
     if (rc < 0)
         wc_call_tell(call, WASMCACHE_EVENT_SAVE_FAILED, NULL, err, call->report.save_ns);

@@ -115,7 +115,7 @@ static void remember(int fd, const wasmcache_key *key, struct wc_hint_look *look
     struct wc_os_stat st;
     if (wc_os_fstat(fd, &st) == 0 && wc_hint_of_file(&about, look->hints, WC_HINT_SOURCE, &st) &&
         memcmp(&about, before, sizeof(about)) == 0 && wc_hint_is_settled(fd, &st))
-        wc_hint_put(look, &about, key->bytes);
+        wc_hint_put_now(look, &about, key->bytes);
 }
 
 int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_hint_look *look,

@@ -206,6 +206,8 @@ static int digest_artifact(const struct wc_entry_file *file, struct wc_digest *o
 {
     const uint64_t size = file->trailer.artifact_bytes;
     struct wc_digest_state *state = wc_digest_start(file->trailer.digest.kind);
+    /* Of a network's or another process's file system a page that is there can be gone again. */
+    const int views = size > PIECE && wc_os_settles_after_ns(file->fd) > 0;
     uint64_t done = 0;
     int rc = 0;
 
@@ -215,7 +217,7 @@ static int digest_artifact(const struct wc_entry_file *file, struct wc_digest *o
     while (rc == 0 && done < size) {
         const size_t part = size - done < VIEW ? (size_t)(size - done) : VIEW;
         const void *bytes;
-        if (part > PIECE && wc_os_view(file->fd, done, part, &bytes) == 0) {
+        if (views && part > PIECE && wc_os_view(file->fd, done, part, &bytes) == 0) {
             wc_digest_add(state, bytes, part);
             wc_os_unmap(bytes, part);
         } else {

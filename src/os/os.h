@@ -132,7 +132,7 @@ int wc_os_is_read_only(int fd);
 int wc_os_map(int fd, size_t size, const void **out);
 /* Maps `size` bytes (> 0) at `offset`, a multiple of 64 KiB, for one look from front to back: each
  * page is there when this returns, so that one that cannot be read, or is beyond the end of the
- * file, fails here. -EOPNOTSUPP: not on this system; read instead. */
+ * file now, fails here. -EOPNOTSUPP: not on this system; read instead. */
 int wc_os_view(int fd, uint64_t offset, size_t size, const void **out);
 /* Undoes either. */
 void wc_os_unmap(const void *bytes, size_t size);

@@ -283,25 +283,6 @@ int wc_os_pwrite(int fd, const void *bytes, size_t size, uint64_t offset)
     return 0;
 }
 
-int wc_os_reserve(int fd, uint64_t size)
-{
-    ENTER("reserve");
-#ifdef __linux__
-    int rc;
-    if (LACKING(WC_OS_NO_RESERVE))
-        return 0;
-    /* Not posix_fallocate: where the file system cannot, that writes zeros. */
-    do
-        rc = fallocate(fd, 0, 0, (off_t)size);
-    while (rc < 0 && errno == EINTR);
-    return rc < 0 && (errno == ENOSPC || errno == EDQUOT) ? -errno : 0;
-#else
-    (void)fd;
-    (void)size;
-    return 0;
-#endif
-}
-
 int wc_os_chmod(int fd, uint32_t mode)
 {
     ENTER("chmod");

@@ -17,6 +17,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -360,4 +361,18 @@ void scratch_in_memory_end(void)
     (void)umount(memory.dir);
     scratch_end(&memory);
     memory.dir[0] = '\0';
+}
+
+int scratch_has_views(void)
+{
+#ifdef MADV_POPULATE_READ
+    const size_t size = (size_t)sysconf(_SC_PAGESIZE);
+    void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int has = page != MAP_FAILED && madvise(page, size, MADV_POPULATE_READ) == 0;
+    if (page != MAP_FAILED)
+        munmap(page, size);
+    return has;
+#else
+    return 0;
+#endif
 }

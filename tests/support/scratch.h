@@ -82,6 +82,9 @@ int scratch_wait(pid_t child);
  * is skipped for that reason. */
 int scratch_is_root(const char *skipped);
 
+/* 1 if this system can have the pages of a mapping be there before they are read (Linux 5.14). */
+int scratch_has_views(void);
+
 /*
  * For tests that make very many files: from now on scratch directories lie on a tmpfs of their own,
  * seen by this process and its children only. Does nothing where that may not be done.

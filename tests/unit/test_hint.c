@@ -109,7 +109,7 @@ static void put(struct lab *l, uint64_t number)
     const struct wc_hint_about it = about(number);
     uint8_t value[32];
     value_of(value, number);
-    wc_hint_put(&l->look, &it, value);
+    wc_hint_put_now(&l->look, &it, value);
 }
 
 /* 1: it is known, and right. */
@@ -201,7 +201,7 @@ static void later_values_replace_earlier_ones(void **state)
     uint8_t value[32] = {1};
     for (unsigned i = 0; i < 20; i++) {
         value[5] = (uint8_t)i;
-        wc_hint_put(&l->look, &it, value);
+        wc_hint_put_now(&l->look, &it, value);
         assert_int_equal(wc_hint_get(&l->look, &it, &hint), 1);
         assert_memory_equal(hint.value, value, sizeof(value));
         again(l);
@@ -223,7 +223,7 @@ static void the_newest_stay(void **state)
         same_set[i].id[15] = (uint8_t)i;
         value[0] = (uint8_t)i;
         wc_os_wall_forced = INT64_C(1000000000) * (1000 + i);
-        wc_hint_put(&l->look, &same_set[i], value);
+        wc_hint_put_now(&l->look, &same_set[i], value);
     }
     again(l);
     for (unsigned i = 0; i < MANY; i++) {

@@ -4,12 +4,14 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "cache.h"
 #include "fixture.h"
 #include "seam.h"
 #include "support/rig.h"
@@ -79,19 +81,98 @@ static void a_hit_writes_it_once_an_hour(void **state)
     assert_int_equal(last_used(r, wasm), 0); /* since it was saved */
     assert_int_equal(last_used(r, other), 5);
     at(10);
-    (void)hit(r); /* may remember that it was checked */
-    at(hour - 1);
+    assert_int_equal(hit(r), 1); /* that it was checked */
+    at(hour + 9);
     assert_int_equal(hit(r), 0);
     rig_reopen(r);
     assert_int_equal(hit(r), 0);
     assert_int_equal(last_used(r, wasm), 0);
-    at(hour);
-    assert_int_equal(hit(r), 1);
+    at(hour + 10);
+    assert_int_equal(hit(r), 2); /* with the stamp, and by its name */
     assert_int_equal(hit(r), 0);
-    assert_int_equal(last_used(r, wasm), hour);
+    assert_int_equal(last_used(r, wasm), hour + 10);
     assert_int_equal(last_used(r, other), 5);
     rig_reopen(r);
     assert_int_equal(hit(r), 0);
+}
+
+/* Without stamps too. */
+static void every_way_to_check_tells_of_uses(void **state)
+{
+    static const wasmcache_verify ways[] = {WASMCACHE_VERIFY_ALWAYS, WASMCACHE_VERIFY_NEVER};
+    struct rig *r = *state;
+    for (int i = 0; i < 2; i++) {
+        r->options.verify = ways[i];
+        rig_open(r);
+        at(10 * i * hour);
+        (void)rig_get(r, wasm, NULL);
+        at((10 * i + 1) * hour);
+        assert_int_equal(hit(r), 1);
+        assert_int_equal(hit(r), 0);
+        assert_int_equal(last_used(r, wasm), (10 * i + 1) * hour);
+        rig_close(r);
+    }
+    rig_open(r);
+}
+
+/* A check counts for a week after it was made, however often the entry is used meanwhile. */
+static void a_use_does_not_renew_the_check(void **state)
+{
+    struct rig *r = *state;
+    const int64_t week = 7 * 24 * hour;
+    int64_t hours;
+    r->engine.artifact_size = 300000;
+    rig_open(r);
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    at(60);
+    (void)hit(r);
+    assert_int_equal(seam_calls_of("view"), 1);
+    for (hours = 2; hours * hour < 60 + week; hours += 2) {
+        at(hours * hour);
+        assert_int_equal(hit(r), 2);
+        assert_int_equal(seam_calls_of("view"), 0);
+    }
+    at(60 + week);
+    (void)hit(r);
+    assert_int_equal(seam_calls_of("view"), 1);
+}
+
+/* More entries than a set has room for, all with uses in that set: none loses its stamp, and none
+ * is written again and again. */
+static void a_crowd_of_names_costs_no_stamp(void **state)
+{
+    enum { CROWD = 12 };
+    struct rig *r = *state;
+    char names[CROWD][32];
+    uint64_t set = 0;
+    unsigned found = 0;
+    r->engine.artifact_size = 300000;
+    rig_open(r);
+    for (unsigned i = 0; found < CROWD; i++) {
+        struct wc_hint_about use;
+        wasmcache_key key;
+        snprintf(names[found], sizeof(names[found]), "module %u", i);
+        key = rig_key(names[found]);
+        wc_hint_of_entry(&use, rig_namespace(r), &key);
+        if (found == 0)
+            set = use.set % 8192;
+        if (use.set % 8192 == set)
+            found++;
+    }
+    for (unsigned i = 0; i < CROWD; i++)
+        assert_int_equal(rig_get(r, names[i], NULL), 0);
+    for (int round = 0; round < 4; round++) {
+        at(10 + 60 * round);
+        for (unsigned i = 0; i < CROWD; i++) {
+            rig_reopen(r);
+            seam_record();
+            assert_int_equal(rig_load(r, names[i], NULL), 0);
+            seam_off();
+            assert_int_equal(seam_calls_of("view"), round == 0);
+            if (round > 0)
+                assert_int_equal(seam_calls_of("pwrite"), 0);
+        }
+    }
 }
 
 static void what_another_process_wrote_counts(void **state)
@@ -106,15 +187,72 @@ static void what_another_process_wrote_counts(void **state)
     wc = r->wc;
     rig_open(r); /* as another process has it */
     at(hour);
-    assert_int_equal(hit(r), 1);
+    assert_int_equal(hit(r), 2);
     rig_close(r);
     r->cache = cache;
     r->wc = wc;
     assert_int_equal(last_used(r, wasm), hour);
     at(hour + 1); /* this one does not know that, and writes once too */
-    assert_int_equal(hit(r), 1);
+    assert_int_equal(hit(r), 2);
     assert_int_equal(hit(r), 0);
     assert_int_equal(last_used(r, wasm), hour + 1);
+}
+
+/* What compiling cost is kept, also where entries do not tell. */
+static void the_cost_stays(void **state)
+{
+    const wasmcache_key key = rig_key(wasm);
+    struct rig *r = *state;
+    struct wc_hint_look look;
+    struct wc_hint_about use;
+    struct wc_hint hint;
+    struct wc_folder folder;
+    struct wc_error ignored;
+    uint64_t cost[2] = {0, 0};
+    r->options.flags = WASMCACHE_REPRODUCIBLE;
+    rig_open(r);
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    wc_hint_of_entry(&use, rig_namespace(r), &key);
+    for (int i = 0; i < 2; i++) {
+        wc_error_init(&ignored);
+        assert_int_equal(wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r),
+                                              WC_GATE_LOOK, &ignored),
+                         0);
+        wc_hint_look_start(&look, &r->cache->hints);
+        wc_cache_find_hints(r->cache, &look, &folder, WC_GATE_LOOK);
+        assert_int_equal(wc_hint_find(&look, &use, &hint), 1);
+        wc_hint_look_end(&look);
+        wc_folder_close(&folder);
+        memcpy(&cost[i], hint.value, sizeof(cost[i]));
+        at(3 * hour);
+        (void)hit(r);
+    }
+    assert_true(cost[0] > 0);
+    assert_int_equal(cost[1], cost[0]);
+}
+
+/* A hints_dir that is missing is made by what remembers, not by what looks. */
+static void looking_makes_nothing(void **state)
+{
+    const wasmcache_key key = rig_key(wasm);
+    struct rig *r = *state;
+    wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
+    wasmcache_iterator *it;
+    r->options.hints_dir = scratch_in(&r->scratch, "hints");
+    rig_open(r);
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    rig_close(r);
+    assert_true(scratch_exists(r->options.hints_dir));
+    r->options.hints_dir = scratch_in(&r->scratch, "other");
+    rig_open(r);
+    assert_int_equal(wasmcache_entry_check(&entry, r->cache, rig_namespace(r), &key, 0), 0);
+    assert_int_equal(wasmcache_iterate(&it, r->cache, NULL, 0), 0);
+    assert_int_equal(wasmcache_iterator_next(it, &entry), 0);
+    wasmcache_iterator_close(it);
+    assert_int_equal(wasmcache_clean(r->cache, NULL), 0);
+    assert_false(scratch_exists(r->options.hints_dir));
+    (void)hit(r);
+    assert_true(scratch_exists(r->options.hints_dir));
 }
 
 static void a_clock_that_was_set_back_is_no_use_in_the_future(void **state)
@@ -167,9 +305,14 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(a_hit_writes_it_once_an_hour),
+        TEST(every_way_to_check_tells_of_uses),
+        TEST(a_use_does_not_renew_the_check),
+        TEST(a_crowd_of_names_costs_no_stamp),
         TEST(what_another_process_wrote_counts),
         TEST(a_clock_that_was_set_back_is_no_use_in_the_future),
         TEST(who_may_not_write_does_not),
+        TEST(the_cost_stays),
+        TEST(looking_makes_nothing),
         TEST(a_lost_table_costs_the_time_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "stamp.h"
+
+#include <string.h>
+
+#define HOUR 3600
+
+/* A stamp's value: the front of the digest, then when the entry was last used. The file is told by
+ * its identity; the digest is compared so that a stamp says what was checked. */
+enum { DIGEST = 24, AT_USED = 24 };
+
+static void put_number(uint8_t *to, uint64_t value)
+{
+    for (int i = 0; i < 8; i++)
+        to[i] = (uint8_t)(value >> (8 * i));
+}
+
+static uint64_t get_number(const uint8_t *from)
+{
+    uint64_t value = 0;
+    for (int i = 7; i >= 0; i--)
+        value = value << 8 | from[i];
+    return value;
+}
+
+static int is_recent(uint64_t then, uint64_t now, uint64_t seconds)
+{
+    return then <= now && now - then < seconds;
+}
+
+/* ---- stamps ---- */
+
+void wc_stamp_find(struct wc_stamp *out, struct wc_hint_look *look,
+                   const struct wc_entry_file *file, uint64_t seconds)
+{
+    out->possible = wc_hint_of_file(&out->about, look->hints, WC_HINT_VERIFIED, &file->st);
+    out->found = out->possible && wc_hint_get(look, &out->about, &out->hint) &&
+                 memcmp(out->hint.value, file->trailer.digest.bytes, DIGEST) == 0 &&
+                 is_recent(out->hint.time, wc_os_wall_seconds(), seconds);
+}
+
+void wc_stamp_make(struct wc_stamp *stamp, struct wc_hint_look *look,
+                   const struct wc_entry_file *file)
+{
+    if (!stamp->possible || !wc_hint_is_settled(file->fd, &file->st))
+        return;
+    wc_hint_of_file(&stamp->about, look->hints, WC_HINT_VERIFIED, &file->st);
+    stamp->hint.time = wc_os_wall_seconds();
+    memcpy(stamp->hint.value, file->trailer.digest.bytes, DIGEST);
+    put_number(stamp->hint.value + AT_USED, stamp->hint.time);
+    wc_hint_put(look, &stamp->about, &stamp->hint);
+}
+
+/* ---- uses ---- */
+
+void wc_use_note(struct wc_stamp *stamp, struct wc_hint_look *look, const char *engine_namespace,
+                 const wasmcache_key *key, uint64_t compile_ns)
+{
+    const uint64_t now = wc_os_wall_seconds();
+    struct wc_hint_about entry;
+    const int stamped = stamp && stamp->found;
+    struct wc_hint use;
+    int known;
+
+    if (!look->hints || !look->hints->writes)
+        return;
+    if (stamped) {
+        if (is_recent(get_number(stamp->hint.value + AT_USED), now, HOUR))
+            return;
+        put_number(stamp->hint.value + AT_USED, now);
+        wc_hint_put(look, &stamp->about, &stamp->hint); /* as old as the check that it is of */
+    }
+    wc_hint_of_entry(&entry, engine_namespace, key);
+    known = wc_hint_get(look, &entry, &use);
+    if (known && !stamped && is_recent(use.time, now, HOUR))
+        return;
+    if (!known)
+        memset(use.value, 0, sizeof(use.value));
+    if (compile_ns)
+        put_number(use.value, compile_ns);
+    use.time = now;
+    wc_hint_put(look, &entry, &use);
+}
+
+uint64_t wc_use_last(struct wc_hint_look *look, const char *engine_namespace,
+                     const wasmcache_key *key)
+{
+    struct wc_hint_about entry;
+    struct wc_hint hint;
+    wc_hint_of_entry(&entry, engine_namespace, key);
+    return wc_hint_find(look, &entry, &hint) ? hint.time : 0;
+}
