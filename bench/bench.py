@@ -11,8 +11,8 @@ How it is measured
     that process, in batches. New processes are started in turn, one of each a round. So whatever the machine does at that
     moment, it does to all.
   - The page cache is warm. The first two loads of a process do not count in "warm".
-  - Numbers are medians; N is written beside them. JSON has all samples and the quartiles. A ratio is that of two medians; its
-    interval is a bootstrap over the rounds, both of a pair drawn at once.
+  - Numbers are medians; N is written beside them. JSON has all samples and the quartiles. A ratio of what ran in turn, as often,
+    is the median of the rounds' ratios; else that of two medians. Its interval is a bootstrap over the rounds.
   - Sizes are in MB of 1,000,000 bytes.
 """
 
@@ -41,15 +41,15 @@ FULL = {
     "pair": 25,  # rounds a batch of ours and bare
     "rounds": 5,  # rounds a batch of everything else
     "new": 20,
-    "compiles": {"sqlite": 20, "boolector": 20, "esbuild": 3, "php": 5, "yosys": 1},
+    "compiles": {"sqlite": 20, "boolector": 20, "esbuild": 3, "php": 3, "yosys": 1},
     "processes": 16,
     "growth": [1, 1_000, 100_000, 1_000_000],
     "growth_batches": 10,
     "growth_rounds": 20,
     "threads": [1, 2, 4, 8, 16, 32, 64],
     "forks": [1, 2, 4, 16, 64],
-    "rate_ms": 1000,
-    "rate_repeats": 5,
+    "rate_ms": 500,
+    "rate_repeats": 9,
     "many": 64,
     "publish": 40,
     "container": 20,

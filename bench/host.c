@@ -3,8 +3,8 @@
  * bench-ENGINE WORD...: measures inside a process; bench.py calls it, and prints and judges.
  *
  *     make DIR WASM                    compiles, and makes the folder of a rig (host.h)
- *     many DIR WASM COUNT              adds COUNT entries, and as many artifacts, of the same
- * module warm DIR WASM ROUNDS WAY...      in each round each way once, in turn new DIR WASM WAY one
+ *     many DIR WASM COUNT              adds COUNT entries of the same module, with another name
+ * each warm DIR WASM ROUNDS WAY...      in each round each way once, in turn new DIR WASM WAY one
  * module, from main on sealed DIR WASM PATH|DIGEST      the same from a cache that is sealed, by
  * path or SHA-256 miss DIR WASM WAY                one get in the folder DIR, which is empty
  *     publish DIR FILE ROUNDS          the bytes of FILE saved, and written with write(2), in turn
@@ -74,6 +74,18 @@ static void write_artifact(const struct rig *rig, const char *path, wasmcache_ar
     rig->table->artifact_free(artifact);
 }
 
+/* Another name for our entry of that key. */
+static void link_entry(const struct rig *rig, const wasmcache_key *key, const char *path)
+{
+    wasmcache_attachment_info info = WASMCACHE_ATTACHMENT_INFO_INIT;
+    char entry[2048];
+    if (wasmcache_attachment_status(rig->once.wc, &info) ||
+        wasmcache_entry_path(entry, sizeof(entry), rig->once.cache, info.engine_namespace, key))
+        die("%s", wasmcache_last_error()->message);
+    if (link(entry, path))
+        die("link %s: %s", path, strerror(errno));
+}
+
 /* The configuration of the engine's own cache, with nothing in it but where it is: the defaults. */
 static void make_own_cache(const struct rig *rig)
 {
@@ -111,6 +123,7 @@ static int do_make(char **words, int count)
     if (wasmcache_key_from_digest(&key, WASMCACHE_KEY_SHA256, rig.sha256, sizeof(rig.sha256)) ||
         wasmcache_save(rig.once.wc, WASMCACHE_MODULE, &key, module, &options, NULL))
         die("save: %s", wasmcache_last_error()->message);
+    link_entry(&rig, &key, rig.entry);
     module_free(&rig, module);
     if (rig.with_cache)
         module_free(&rig, compile(&rig, rig.with_cache, rig.wasm));
@@ -131,9 +144,9 @@ static void many_key(wasmcache_key *key, unsigned i)
 
 static void many_path(char *out, size_t size, const struct rig *rig, unsigned i)
 {
-    int n = snprintf(out, size, "%s.%u", rig->artifact, i);
+    int n = snprintf(out, size, "%s.%u", rig->entry, i);
     if (n < 0 || (size_t)n >= size)
-        die("%s: the path is too long", rig->artifact);
+        die("%s: the path is too long", rig->entry);
 }
 
 static int do_many(char **words, int count)
@@ -146,14 +159,13 @@ static int do_many(char **words, int count)
     rig_open(&rig, words[0], words[1]);
     module = way_load(way_find("map"), &rig);
     for (unsigned i = 0; i < many; i++) {
-        wasmcache_artifact artifact = serialize(&rig, module);
         wasmcache_key key;
         char path[1100];
         many_key(&key, i);
         many_path(path, sizeof(path), &rig, i);
-        write_artifact(&rig, path, &artifact);
         if (wasmcache_save(rig.once.wc, WASMCACHE_MODULE, &key, module, NULL, NULL))
             die("save: %s", wasmcache_last_error()->message);
+        link_entry(&rig, &key, path);
     }
     module_free(&rig, module);
     rig_close(&rig);

@@ -10,7 +10,12 @@
  * rig_make(), has for one module
  *
  *     cache/         ours
- *     artifact.bin   what the engine serialized, written with write(2): what the bare engine loads
+ *     artifact.bin   what the engine serialized, written with write(2): what is read or mapped, and
+ *                    handed over as bytes
+ *     entry.bin      another name of our entry: what the engine's call for files loads without us.
+ *                    The same file, since how the page cache holds a file (pages of 4 KiB or up to
+ *                    2 MiB) makes more of a difference to a hit than we do; engines pass over what
+ *                    is behind the artifact
  *     own/ own.toml  the engine's own cache and its configuration, if it has one
  */
 
@@ -46,7 +51,7 @@ struct rig {
     const wasmcache_engine_table *table;
     void *engine;
     void *with_cache; /* the engine with its own cache; NULL: none */
-    char cache_dir[1024], artifact[1024], own_dir[1024], own_config[1024];
+    char cache_dir[1024], artifact[1024], entry[1024], own_dir[1024], own_config[1024];
     const char *wasm_path;
     struct bytes wasm;
     uint8_t sha256[32];

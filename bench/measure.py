@@ -214,15 +214,20 @@ class Samples:
 
 
 def interval(above, below, times=1000):
-    """95 % of what the ratio of the medians is when the rounds are drawn again, both of a pair at once (a bootstrap)."""
+    """95 % of what the ratio is when the rounds are drawn again, both of a pair at once (a bootstrap). Of as many rounds each, in
+    turn, it is the median of each round's; else that of the medians."""
     n = min(len(above), len(below))
     if n < 2:
         return None
     draw = random.Random(1)
+    pairs = [a / b for a, b in zip(above, below)]
     ratios = []
     for _ in range(times):
         chosen = [draw.randrange(n) for _ in range(n)]
-        ratios.append(statistics.median(above[i] for i in chosen) / statistics.median(below[i] for i in chosen))
+        if len(above) == len(below):
+            ratios.append(statistics.median(pairs[i] for i in chosen))
+        else:
+            ratios.append(statistics.median(above[i] for i in chosen) / statistics.median(below[i] for i in chosen))
     ratios.sort()
     return ratios[times * 25 // 1000], ratios[times * 975 // 1000 - 1]
 
@@ -346,6 +351,7 @@ def measure_rate(host, ways, threads, processes, many, milliseconds, repeats):
                     got[way].append(said["per_second"])
             for way in ways:
                 row[way] = statistics.median(got[way])
+            row["ratio"] = statistics.median(a / b for a, b in zip(*(got[way] for way in ways)))
             row["n"] = repeats
             rows.append(row)
     return rows

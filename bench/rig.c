@@ -110,6 +110,7 @@ void rig_paths(struct rig *rig, const char *dir, const char *wasm_path)
     rig->wasm_path = wasm_path;
     snprintf(rig->cache_dir, sizeof(rig->cache_dir), "%s/cache", dir);
     snprintf(rig->artifact, sizeof(rig->artifact), "%s/artifact.bin", dir);
+    snprintf(rig->entry, sizeof(rig->entry), "%s/entry.bin", dir);
     snprintf(rig->own_dir, sizeof(rig->own_dir), "%s/own", dir);
     snprintf(rig->own_config, sizeof(rig->own_config), "%s/own.toml", dir);
 }
@@ -216,7 +217,7 @@ static int load_ours_checked(struct rig *rig, void **module)
 static int load_file(struct rig *rig, void **module)
 {
     void *error = NULL;
-    if (rig->table->deserialize_file(rig->engine, WASMCACHE_MODULE, rig->artifact, module, &error))
+    if (rig->table->deserialize_file(rig->engine, WASMCACHE_MODULE, rig->entry, module, &error))
         return engine_failed(rig, "deserialize_file", error);
     return 0;
 }
@@ -270,7 +271,7 @@ static const struct way ways[] = {
     {"ours-digest", load_ours_digest},   /* the caller has the SHA-256 of the wasm */
     {"ours-bytes", load_ours_bytes},     /* the wasm is in memory, and is hashed */
     {"ours-checked", load_ours_checked}, /* by path, but the digest of the entry is compared */
-    {"bare", load_file},                 /* the engine's call that maps a file: the limit */
+    {"bare", load_file},       /* the engine's call that maps a file, on our entry: the limit */
     {"read", load_read},       /* a file read into memory, and the engine's call for bytes */
     {"map", load_map},         /* the same, but mapped */
     {"own", load_own},         /* the engine's own cache */
