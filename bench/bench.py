@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py [--quick] [--docs] [--results FILE] BUILD: measures ours side by side with others, prints a table, writes JSON and pictures.
+"""bench.py [--quick] [--docs] [--modules NAME,... [--add]] [--results FILE] BUILD: measures ours side by side with others, prints a table, writes JSON and pictures.
 
 BUILD is the build folder with the hosts in BUILD/bench. --quick: the small modules, ours and the bare engine, under two
 minutes. --docs: also the tables of docs/performance.md and the pictures docs/bench-*.svg. --results FILE: measures nothing,
@@ -74,6 +74,19 @@ def output_of(*command):
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def busy(seconds=2):
+    """How many cores are at work now. Not the load, which says what was in the last minutes."""
+
+    def idle():
+        fields = [int(word) for word in open("/proc/stat").readline().split()[1:9]]
+        return fields[3] + fields[4], sum(fields)
+
+    before = idle()
+    time.sleep(seconds)
+    after = idle()
+    return len(os.sched_getaffinity(0)) * (1 - (after[0] - before[0]) / max(1, after[1] - before[1]))
+
+
 def machine(work):
     cpu = memory = ""
     for line in open("/proc/cpuinfo"):
@@ -86,7 +99,7 @@ def machine(work):
     return {
         "cpu": cpu, "cores": len(os.sched_getaffinity(0)), "memory": memory, "kernel": platform.release().split("-")[0], "system": system,
         "file_system": output_of("stat", "-f", "-c", "%T", str(work)).replace("ext2/ext3", "ext4"),
-        "virtual": output_of("systemd-detect-virt") or "", "load_before": os.getloadavg()[0],
+        "virtual": output_of("systemd-detect-virt") or "", "busy_before": busy(),
         "compiler": (output_of("cc", "--version").splitlines() or [""])[0],
     }
 
@@ -212,8 +225,8 @@ class Bench:
                     runs += [(f"{way}-{engine}", host, way) for way in ("ours", "later", "bare", "own") if way != "own" or "own" in host.ways()]
             runs += [(name, other, None) for name, other in self.others.items()]
             for name, thing, way in runs if i % 2 == 0 else reversed(runs):
-                said = thing.miss(way) if way else thing.miss()
-                for what, value in said.items():
+                said = self.attempt(f"miss of {name}, {module}", thing.miss, *([way] if way else []))
+                for what, value in (said or {}).items():
                     self.samples.add(module, name, "miss-" + what, value)
             if "wazero" in self.others:
                 other = self.others["wazero"]
@@ -223,7 +236,7 @@ class Bench:
     def all(self):
         self.find()
         for module in self.wasms:
-            self.one_module(module)
+            self.attempt(module, self.one_module, module)
         main, setup = self.setup["main"], self.setup
         if main in self.wasms and "wasmtime" in self.hosts:
             host = self.hosts["wasmtime"]
@@ -266,12 +279,23 @@ class Bench:
         }
 
 
+def joined(earlier, now):
+    """The results of two runs of the same setup. Of what both have, the later; what is of the main module, of who measured it."""
+    measured = set(now["sizes"])
+    rows = [row for row in earlier["rows"] if row["module"] not in measured] + now["rows"]
+    sizes = {m: (now if m in measured else earlier)["sizes"][m] for m in MODULES if m in measured or m in earlier["sizes"]}
+    newer, older = (earlier, now) if FULL["main"] not in measured and FULL["main"] in earlier["sizes"] else (now, earlier)
+    skipped = {**older["skipped"], **newer["skipped"]}
+    return {**older, **newer, "rows": rows, "sizes": sizes, "skipped": skipped, "seconds": earlier["seconds"] + now["seconds"]}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--docs", action="store_true")
     parser.add_argument("--results", type=pathlib.Path)
     parser.add_argument("--modules", help="only these, with commas between them")
+    parser.add_argument("--add", action="store_true", help="keep what the last run wrote of other modules: a long run in parts")
     parser.add_argument("build", type=pathlib.Path)
     options = parser.parse_args()
 
@@ -289,12 +313,14 @@ def main():
         # Beside the results, so that it is not a file system in memory by chance.
         with tempfile.TemporaryDirectory(prefix="work.", dir=out) as work:
             info = machine(work)
-            if info["load_before"] > 0.5:
-                say(f"the load is {info['load_before']:.1f}: others are at work, and the numbers are worth little")
+            if info["busy_before"] > 0.2:
+                say(f"{info['busy_before']:.1f} cores are busy: others are at work, and the numbers are worth little")
             bench = Bench(options.build.resolve(), setup, pathlib.Path(work))
             bench.all()
             results = bench.to_json(info, time.monotonic() - started)
         name = "quick.json" if options.quick else "results.json"
+        if options.add and (out / name).exists():
+            results = joined(json.loads((out / name).read_text()), results)
         (out / name).write_text(json.dumps(results, indent=1))
         say(f"{out.relative_to(TOP) / name} has all numbers")
     bars = report.bars(results)

@@ -388,7 +388,7 @@ def machine_of(results):
     virtual = f", virtual ({m['virtual']})" if m["virtual"] not in ("", "none") else ""
     return (
         f"{results['when']}: {m['cpu']}, {m['cores']} cores, {m['memory']}{virtual}; Linux {m['kernel']}, {m['system']}, {m['file_system']}; "
-        f"{m['compiler']}; Wasmtime {v.get('wasmtime', 'none')}, Wasmer {v.get('wasmer', 'none')}; load before: {m['load_before']:.2f}; "
+        f"{m['compiler']}; Wasmtime {v.get('wasmtime', 'none')}, Wasmer {v.get('wasmer', 'none')}; cores busy before: {m['busy_before']:.2f}; "
         f"the whole run took {results['seconds'] / 60:.0f} minutes."
     )
 

@@ -182,7 +182,7 @@ int wasmcache_attachment_status(wasmcache_attachment *attachment, wasmcache_atta
                                               "WASMCACHE_ATTACHMENT_INFO_INIT"));
     info.error = WASMCACHE_EOFF;
     if (attachment) {
-        const struct wc_identity *identity = wc_attachment_identity(attachment);
+        const struct wc_identity *identity = wc_attachment_identity(attachment, NULL);
         info.error = identity->error;
         info.engine = attachment->name;
         info.engine_namespace = identity->engine_namespace;

@@ -5,7 +5,7 @@
 /*
  * An engine bound to a cache.
  *
- *     wc_attachment_identity(attachment)->engine_namespace
+ *     wc_attachment_identity(attachment, NULL)->engine_namespace
  *
  * The identity is found out at first use, not at attach: the probe is a compile, and an engine that
  * compiled before a fork may not be able to compile in the child (Wasmtime's threads do not come
@@ -49,8 +49,10 @@ struct wasmcache_attachment {
 };
 
 /* Never NULL. Without memory or without a cache it says so, and is looked for again next time.
- * Valid as long as the attachment. */
-const struct wc_identity *wc_attachment_identity(wasmcache_attachment *attachment);
+ * Valid as long as the attachment. `look`, unless it is NULL, may have the table of hints open
+ * then: end it. */
+const struct wc_identity *wc_attachment_identity(wasmcache_attachment *attachment,
+                                                 struct wc_hint_look *look);
 
 /* Did the embedder give the id? Then others save there too, and what does not match is theirs. */
 int wc_attachment_is_shared(const wasmcache_attachment *attachment);

@@ -130,6 +130,21 @@ static void judge_write(wasmcache_status_info *info, int os)
     snprintf(info->message, sizeof(info->message), "%s", err.message);
 }
 
+/* Opens the directory if it is there, and tells if it cannot be used. EMISS: it can be made. */
+static int judge_directory(wasmcache *cache, int *fd, struct wc_gate_found *found,
+                           struct wc_error *err)
+{
+    int rc = wc_gate_open(&cache->store.gate, cache->store.dir, WC_GATE_LOOK, fd, found, err);
+    if (rc == WASMCACHE_EMISS && !(cache->store.flags & WASMCACHE_READ_ONLY) &&
+        !wc_gate_could_make(cache->store.dir, found)) {
+        rc = wc_fail(err, WASMCACHE_EIO, EACCES, "mkdir", cache->store.dir,
+                     "The cache directory %s is missing and cannot be made", cache->store.dir);
+        err->off = 1;
+    }
+    wc_cache_note(cache, rc, err);
+    return rc;
+}
+
 /* Looks at the directory, makes nothing. *info says what was found. */
 static void look_at_directory(wasmcache *cache, wasmcache_status_info *info)
 {
@@ -139,16 +154,11 @@ static void look_at_directory(wasmcache *cache, wasmcache_status_info *info)
     int fd = -1, rc;
 
     wc_error_init(&err);
-    rc = wc_gate_open(&cache->store.gate, cache->store.dir, WC_GATE_LOOK, &fd, &found, &err);
+    rc = judge_directory(cache, &fd, &found, &err);
     snprintf(info->dir, sizeof(info->dir), "%s", cache->store.dir);
     info->uid = found.uid;
     info->mode = found.mode;
     info->state = read_only ? WASMCACHE_STATE_READ_ONLY : WASMCACHE_STATE_ON;
-    if (rc == WASMCACHE_EMISS && !read_only && !wc_gate_could_make(cache->store.dir, &found)) {
-        rc = wc_fail(&err, WASMCACHE_EIO, EACCES, "mkdir", cache->store.dir,
-                     "The cache directory %s is missing and cannot be made", cache->store.dir);
-        err.off = 1;
-    }
     if (rc < 0 && rc != WASMCACHE_EMISS) {
         info->state = WASMCACHE_STATE_OFF;
         info->error = rc;
@@ -161,17 +171,16 @@ static void look_at_directory(wasmcache *cache, wasmcache_status_info *info)
         size_t used = strlen(info->dir);
         snprintf(info->dir + used, sizeof(info->dir) - used, "/u%" PRIu32, wc_os_euid());
     }
-    wc_cache_note(cache, rc, &err);
     wc_os_close(fd);
 }
 
 int wasmcache_open(wasmcache **out, const wasmcache_options *options)
 {
     wasmcache_options o = WASMCACHE_OPTIONS_INIT;
-    wasmcache_status_info info = WASMCACHE_STATUS_INIT;
+    struct wc_gate_found found;
     struct wc_error err;
     wasmcache *cache;
-    int rc;
+    int rc, fd = -1;
 
     wc_error_init(&err);
     if (!out)
@@ -189,8 +198,10 @@ int wasmcache_open(wasmcache **out, const wasmcache_options *options)
     if (!cache)
         return wc_error_publish(
             &err, wc_fail(&err, WASMCACHE_ENOMEM, 0, NULL, NULL, "No memory to open a cache"));
-    if (cache->store.dir)
-        look_at_directory(cache, &info);
+    if (cache->store.dir) {
+        (void)judge_directory(cache, &fd, &found, &err);
+        wc_os_close(fd);
+    }
     *out = cache;
     return 0;
 }

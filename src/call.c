@@ -25,7 +25,8 @@ int wc_call_enter(struct wc_call *call, struct wc_error *err)
     int rc;
     if (call->folder.fd >= 0)
         return 0;
-    wc_hint_look_start(&call->look, &cache->hints);
+    if (!call->look.hints)
+        wc_hint_look_start(&call->look, &cache->hints);
     rc = wc_store_open_folder(&call->folder, &cache->store, call->identity->engine_namespace,
                               WC_GATE_LOOK, err);
     if (rc == 0)
@@ -103,14 +104,14 @@ int wc_call_check(struct wc_call *call, const wasmcache_report *report, const ch
     return 0;
 }
 
-int wc_call_may_look(struct wc_call *call)
+int wc_call_may_look(struct wc_call *call, struct wc_hint_look *look)
 {
     const struct wc_identity *identity;
     if (!wc_cache_usable(call->attachment->cache)) {
         call->report.reason = WASMCACHE_REASON_CACHE_OFF;
         return 0;
     }
-    identity = wc_attachment_identity(call->attachment);
+    identity = wc_attachment_identity(call->attachment, look);
     if (identity->error) {
         call->report.reason = WASMCACHE_REASON_UNATTACHED;
         return 0;
@@ -132,7 +133,7 @@ int wc_call_check_key(struct wc_call *call, const wasmcache_key *key,
 
 int wc_call_check_cache(struct wc_call *call, struct wc_error *err)
 {
-    if (call->attachment && wc_call_may_look(call))
+    if (call->attachment && wc_call_may_look(call, NULL))
         return 0;
     if (!call->attachment)
         call->report.reason = WASMCACHE_REASON_UNATTACHED;

@@ -44,7 +44,8 @@ int wc_call_check_cache(struct wc_call *call, struct wc_error *err);
 int wc_misuse(struct wc_error *err, const char *function, const char *what);
 
 /* Is there anything to look in? If not, the report says why. Finds out what the engine is. */
-int wc_call_may_look(struct wc_call *call);
+/* `look`, unless it is NULL, may have the table of hints open then, until wc_call_leave(). */
+int wc_call_may_look(struct wc_call *call, struct wc_hint_look *look);
 /* Opens the namespace's folder, if it is not open. As wc_store_open_folder() to look. */
 int wc_call_enter(struct wc_call *call, struct wc_error *err);
 /* Closes it; nothing of the library is open then. Also when it is not open. */

@@ -90,7 +90,7 @@ int wc_get_check(struct wc_get *get, struct wc_call *call, const wasmcache_sourc
 
 int wc_get_key(struct wc_get *get, struct wc_call *call, struct wc_error *err)
 {
-    const int cached = wc_call_may_look(call);
+    const int cached = wc_call_may_look(call, &call->look);
     const uint64_t started = wc_os_monotonic_ns(); /* not the first use's probe */
     struct wc_error ignored;
     int rc;

@@ -65,13 +65,21 @@ void wc_hint_look_at(struct wc_hint_look *look, int at, enum wc_hint_place place
     look->owner = owner;
 }
 
-void wc_hint_look_end(struct wc_hint_look *look)
+void wc_hint_look_leave(struct wc_hint_look *look)
 {
-    wc_os_close(look->fd);
     if (look->place == WC_HINT_INSIDE_OWN)
         wc_os_close(look->at);
-    look->fd = -1;
     look->at = -1;
+    look->place = WC_HINT_INSIDE;
+}
+
+void wc_hint_look_end(struct wc_hint_look *look)
+{
+    wc_hint_look_leave(look);
+    wc_os_close(look->fd);
+    look->fd = -1;
+    look->tried = 0;
+    look->has_set = 0;
 }
 
 /* ---- what a hint is about ---- */

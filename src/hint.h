@@ -92,6 +92,8 @@ void wc_hint_look_start(struct wc_hint_look *look, struct wc_hints *hints);
 /* The table lies in a directory that was judged and belongs to `owner`. `at` must stay open until
  * the end. */
 void wc_hint_look_at(struct wc_hint_look *look, int at, enum wc_hint_place place, uint32_t owner);
+/* The directory is not needed any more; the table stays open for reading. */
+void wc_hint_look_leave(struct wc_hint_look *look);
 void wc_hint_look_end(struct wc_hint_look *look);
 
 /* What a file is, as long as nobody writes to it: device, inode, size, both times, and since when

@@ -115,9 +115,10 @@ static int name_probe(uint8_t out[32], const wasmcache_attachment *attachment,
     return 1;
 }
 
-/* 1: the probe of this engine is known from before. */
+/* 1: the probe of this engine is known from before. `keep`, unless it is NULL, has the table open
+ * then. */
 static int recall_probe(const wasmcache_attachment *attachment, const uint8_t name[32],
-                        uint8_t probe_hash[32], uint32_t *version)
+                        struct wc_hint_look *keep, uint8_t probe_hash[32], uint32_t *version)
 {
     struct wc_hint_about probed, versioned;
     struct wc_hint_look look;
@@ -135,7 +136,12 @@ static int recall_probe(const wasmcache_attachment *attachment, const uint8_t na
     if (found)
         *version = hint.value[0] | (uint32_t)hint.value[1] << 8 | (uint32_t)hint.value[2] << 16 |
                    (uint32_t)hint.value[3] << 24;
-    wc_hint_look_end(&look);
+    if (found && keep) {
+        wc_hint_look_leave(&look);
+        *keep = look;
+    } else {
+        wc_hint_look_end(&look);
+    }
     return found;
 }
 
@@ -158,12 +164,13 @@ static void remember_probe(const wasmcache_attachment *attachment, const uint8_t
 
 /* The probe, made now or known from before. */
 static int probe_or_recall(struct wc_identity *identity, const wasmcache_attachment *attachment,
-                           const struct build *build, uint32_t *version, struct wc_error *err)
+                           const struct build *build, struct wc_hint_look *look, uint32_t *version,
+                           struct wc_error *err)
 {
     uint8_t name[32];
     const int named = name_probe(name, attachment, build);
     int rc;
-    if (named && recall_probe(attachment, name, identity->probe, version))
+    if (named && recall_probe(attachment, name, look, identity->probe, version))
         return 0;
     rc = probe(attachment, identity->probe, version, err);
     if (rc == 0 && named)
@@ -173,7 +180,8 @@ static int probe_or_recall(struct wc_identity *identity, const wasmcache_attachm
 
 /* Fills in what the probe shows. Negative: this engine cannot be cached. */
 static int look_at_engine(struct wc_identity *identity, const wasmcache_attachment *attachment,
-                          const struct build *build, struct wc_error *err)
+                          const struct build *build, struct wc_hint_look *look,
+                          struct wc_error *err)
 {
     const wasmcache_attach_options *o = &attachment->options;
     const wasmcache_engine_table *table = &attachment->table;
@@ -186,7 +194,7 @@ static int look_at_engine(struct wc_identity *identity, const wasmcache_attachme
                        "(\"\" if nothing is changed) or a fingerprint");
     if (!table->probe)
         return 0;
-    rc = probe_or_recall(identity, attachment, build, &version, err);
+    rc = probe_or_recall(identity, attachment, build, look, &version, err);
     if (rc < 0)
         return rc;
     identity->probed = 1;
@@ -202,7 +210,7 @@ static int look_at_engine(struct wc_identity *identity, const wasmcache_attachme
 
 /* Fingerprint and namespace. Negative: this engine cannot be cached. */
 static int identify(struct wc_identity *identity, const wasmcache_attachment *attachment,
-                    struct wc_error *err)
+                    struct wc_hint_look *look, struct wc_error *err)
 {
     const wasmcache_attach_options *o = &attachment->options;
     char hex[17], id[WC_ENGINE_ID_MAX + 1];
@@ -213,7 +221,7 @@ static int identify(struct wc_identity *identity, const wasmcache_attachment *at
         memcpy(identity->fingerprint, o->fingerprint, sizeof(identity->fingerprint));
     } else {
         const struct build build = find_build(attachment);
-        rc = look_at_engine(identity, attachment, &build, err);
+        rc = look_at_engine(identity, attachment, &build, look, err);
         if (rc == 0)
             rc = make_fingerprint(identity, attachment, &build, err);
         if (rc < 0)
@@ -241,14 +249,15 @@ static void tell_unattached(const wasmcache_attachment *attachment,
 }
 
 /* Fills in what the engine is, or why that cannot be told. NULL: no memory. */
-static struct wc_identity *identity_new(const wasmcache_attachment *attachment)
+static struct wc_identity *identity_new(const wasmcache_attachment *attachment,
+                                        struct wc_hint_look *look)
 {
     struct wc_identity *identity = calloc(1, sizeof(*identity));
     struct wc_error err;
     if (!identity)
         return NULL;
     wc_error_init(&err);
-    identity->error = identify(identity, attachment, &err);
+    identity->error = identify(identity, attachment, look, &err);
     if (identity->error)
         snprintf(identity->message, sizeof(identity->message), "%s", err.message);
     return identity;
@@ -260,7 +269,8 @@ static int is_final(const struct wc_identity *identity)
     return !identity->error || identity->error == WASMCACHE_EMISUSE;
 }
 
-const struct wc_identity *wc_attachment_identity(wasmcache_attachment *attachment)
+const struct wc_identity *wc_attachment_identity(wasmcache_attachment *attachment,
+                                                 struct wc_hint_look *look)
 {
     static const struct wc_identity no_memory = {
         .error = WASMCACHE_ENOMEM, .message = "No memory to find out what the engine is"};
@@ -273,7 +283,7 @@ const struct wc_identity *wc_attachment_identity(wasmcache_attachment *attachmen
     known = atomic_load_explicit(&attachment->identity, memory_order_acquire);
     if (known && is_final(known))
         return known;
-    fresh = identity_new(attachment);
+    fresh = identity_new(attachment, look);
     if (!fresh)
         return known ? known : &no_memory;
     if (known && !is_final(fresh)) { /* no better than before */
@@ -292,7 +302,7 @@ const struct wc_identity *wc_attachment_identity(wasmcache_attachment *attachmen
 
 int wc_attachment_recheck(wasmcache_attachment *attachment, struct wc_error *err)
 {
-    const struct wc_identity *identity = wc_attachment_identity(attachment);
+    const struct wc_identity *identity = wc_attachment_identity(attachment, NULL);
     uint8_t now[32], name[32];
     struct build build;
     uint32_t version;

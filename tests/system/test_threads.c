@@ -19,7 +19,7 @@ static struct team {
     uint8_t wasm[MODULES][WASM_ANSWER_ROOM(100)];
     size_t size[MODULES];
     wasmcache_module *shared;
-    char *dir;
+    char *dir, *source, *fresh;
 } team;
 
 static struct scratch scratch;
@@ -38,6 +38,8 @@ static int set_up(void **state)
     scratch_init(&scratch);
     memset(&team, 0, sizeof(team));
     team.dir = scratch_in(&scratch, "cache");
+    team.source = scratch_in(&scratch, "source.wasm");
+    team.fresh = scratch_in(&scratch, "fresh.wasm");
     host_open(&team.h, team.dir, 0);
     for (int i = 0; i < MODULES; i++)
         team.size[i] = wasm_answer(team.wasm[i], 100 + i, (size_t)i + 1);
@@ -202,6 +204,52 @@ static void a_counted_module_is_shared_and_freed_once(void **state)
     }
 }
 
+/* Hits of a file whose identity and check are remembered, while its name comes to mean another. */
+static void put_source(int i)
+{
+    scratch_write(team.fresh, team.wasm[i], team.size[i], 0600);
+    CHECK(rename(team.fresh, team.source) == 0);
+}
+
+static void *by_path(void *unused)
+{
+    const unsigned me = atomic_fetch_add(&team.next, 1);
+    const wasmcache_source source = wasmcache_source_path(team.source);
+    (void)unused;
+    pthread_barrier_wait(&team.start);
+    for (int i = 0; i < 100; i++) {
+        wasmcache_module *module = NULL;
+        wasmcache_report report = WASMCACHE_REPORT_INIT;
+        if (me == 0 && i % 10 == 5)
+            put_source(i / 10 % 2);
+        CHECK(wasmcache_get(&module, team.h.wc, WASMCACHE_MODULE, &source, NULL, &report) == 0);
+        if (module && i % 10 == 0) {
+            int32_t answer =
+                call_export(team.h.engine, wasmcache_module_native(module), "answer", NULL, 0);
+            CHECK(answer == 100 || answer == 101);
+        }
+        atomic_fetch_add(report.outcome == WASMCACHE_HIT ? &team.hits : &team.compiled, 1);
+        wasmcache_module_release(module);
+    }
+    return NULL;
+}
+
+static void a_file_is_hit_by_its_path(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) { /* both are there */
+        wasmcache_source source = wasmcache_source_bytes(team.wasm[i], team.size[i]);
+        wasmcache_module *module;
+        assert_int_equal(wasmcache_get(&module, team.h.wc, WASMCACHE_MODULE, &source, NULL, NULL),
+                         0);
+        wasmcache_module_release(module);
+    }
+    put_source(0);
+    run(by_path);
+    assert_int_equal(team.compiled, 0);
+    assert_int_equal(team.hits, THREADS * 100);
+}
+
 /* Attachments, caches and engines come and go in the same directory. */
 static void *come_and_go(void *unused)
 {
@@ -282,6 +330,7 @@ int main(void)
         TEST(each_gets_many_modules),
         TEST(gets_removals_and_walks_together),
         TEST(a_counted_module_is_shared_and_freed_once),
+        TEST(a_file_is_hit_by_its_path),
         TEST(attachments_and_caches_come_and_go),
         TEST(each_thread_has_its_own_last_error),
     };
