@@ -330,4 +330,5 @@ def main():
         report.write_docs(results, bars, TOP / "docs/performance.md")
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
