@@ -12,7 +12,7 @@
 
 enum { SLOT = 64, WAYS = 8, SETS = 8192, AREAS = 2, HEADER = 4096, HEADER_USED = 40, VERSION = 1 };
 enum { AT_ID = 0, AT_VALUE = 16, AT_TIME = 48, AT_CHECK = 56 };
-enum { SET = SLOT * WAYS, MEMORY_SETS = 64 };
+enum { SET = SLOT * WAYS, MEMORY_SETS = WC_HINT_MEMORY_SETS / AREAS };
 _Static_assert((int)SET == (int)WC_HINT_SET_SIZE, "a look has room for a set");
 #define FILE_SIZE (HEADER + (uint64_t)AREAS * SETS * SET)
 
@@ -42,8 +42,10 @@ void wc_hints_find_boot(struct wc_hints *hints)
 
 void wc_hints_release(struct wc_hints *hints)
 {
-    free(hints->slots);
-    hints->slots = NULL;
+    for (int i = 0; i < WC_HINT_MEMORY_SETS; i++) {
+        free(hints->sets[i]);
+        hints->sets[i] = NULL;
+    }
     pthread_mutex_destroy(&hints->lock);
 }
 
@@ -315,19 +317,20 @@ static void file_put(const struct wc_hint_look *look, const struct wc_hint_about
 
 /* ---- the process ---- */
 
-static uint8_t *memory_set(const struct wc_hints *hints, const struct wc_hint_about *about)
+static uint8_t **memory_set(struct wc_hints *hints, const struct wc_hint_about *about)
 {
-    return hints->slots + set_number(about, MEMORY_SETS) * SET;
+    return &hints->sets[set_number(about, MEMORY_SETS)];
 }
 
 static int memory_get(struct wc_hints *hints, const struct wc_hint_about *about,
                       struct wc_hint *out)
 {
-    int found = 0;
+    const uint8_t *set;
+    int found;
     if (pthread_mutex_trylock(&hints->lock) != 0)
         return 0;
-    if (hints->slots)
-        found = set_find(memory_set(hints, about), about, 0, out);
+    set = *memory_set(hints, about);
+    found = set && set_find(set, about, 0, out);
     pthread_mutex_unlock(&hints->lock);
     return found;
 }
@@ -335,14 +338,14 @@ static int memory_get(struct wc_hints *hints, const struct wc_hint_about *about,
 static void memory_put(struct wc_hints *hints, const struct wc_hint_about *about,
                        const struct wc_hint *hint)
 {
+    uint8_t **set;
     if (pthread_mutex_trylock(&hints->lock) != 0)
         return;
-    if (!hints->slots)
-        hints->slots = calloc((size_t)AREAS * MEMORY_SETS, SET);
-    if (hints->slots) {
-        uint8_t *set = memory_set(hints, about);
-        slot_make(set + (size_t)set_place(set, about, 0) * SLOT, about, hint, 0);
-    }
+    set = memory_set(hints, about);
+    if (!*set)
+        *set = calloc(1, SET);
+    if (*set)
+        slot_make(*set + (size_t)set_place(*set, about, 0) * SLOT, about, hint, 0);
     pthread_mutex_unlock(&hints->lock);
 }
 

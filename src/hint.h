@@ -52,16 +52,17 @@ struct wc_hint {
     uint64_t time; /* seconds since 1970 */
 };
 
+enum { WC_HINT_SET_SIZE = 512, WC_HINT_MEMORY_SETS = 128 };
+
 /* Of a cache. */
 struct wc_hints {
-    pthread_mutex_t lock; /* of `slots`; only tried, so that a child of fork cannot hang on it */
-    uint8_t *slots;       /* in this process; made at the first put */
-    uint8_t boot[16];     /* the boot id */
-    int has_boot;         /* 0: not to be had, so nothing about files is remembered */
-    int writes;           /* 0: the file is only read */
+    pthread_mutex_t lock; /* of `sets`; only tried, so that a child of fork cannot hang on it */
+    uint8_t *sets[WC_HINT_MEMORY_SETS]; /* in this process; each made at its first put: a new
+                                           process clears no memory that it does not need */
+    uint8_t boot[16];                   /* the boot id */
+    int has_boot;                       /* 0: not to be had, so nothing about files is remembered */
+    int writes;                         /* 0: the file is only read */
 };
-
-enum { WC_HINT_SET_SIZE = 512 };
 
 /* Where the table lies as seen from a directory. */
 enum wc_hint_place {
