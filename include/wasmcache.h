@@ -274,8 +274,8 @@ typedef struct wasmcache_options {
     wasmcache_verify verify;
     uint64_t verify_seconds; /* ONCE: how long a check counts; 0: seven days */
     const char *hints_dir;   /* where is remembered what was checked, hashed and used, for a cache
-                                whose   own directory cannot be written, such as one in an image;
-                                judged   and   made like dir. NULL: in dir */
+                                whose own directory cannot be written, such as one in an image;
+                                judged and made like dir. NULL: in dir */
     struct wasmcache_executor *save_executor; /* of wasmcache_async.h: what a get compiled is saved
                                     on it after the get has returned. NULL, and for engines that
                                     cannot clone a module (stock Wasmer): before. Must outlive the

@@ -90,6 +90,7 @@ static void describe(wasmcache_entry *out, const struct wc_expect *expect,
     out->created = file->trailer.created;
 }
 
+/* `look` is of the folder; the table is found at the first entry that is there. */
 static void check_in(wasmcache_entry *out, wasmcache *cache, const struct wc_folder *folder,
                      struct wc_hint_look *look, const struct wc_expect *expect, unsigned flags,
                      struct wc_error *err)
@@ -103,6 +104,10 @@ static void check_in(wasmcache_entry *out, wasmcache *cache, const struct wc_fol
             rc = verified;
     }
     describe(out, expect, &file, rc, err);
+    if (file.fd >= 0 && !look->hints) {
+        wc_hint_look_start(look, &cache->hints);
+        wc_cache_find_hints(cache, look, folder, WC_GATE_LOOK);
+    }
     if (file.fd >= 0)
         out->last_used = wc_use_last(look, expect->engine_namespace, expect->key);
     wc_entry_file_close(&file);
@@ -131,8 +136,7 @@ int wasmcache_entry_check(wasmcache_entry *out, wasmcache *cache, const char *en
         return wc_error_publish(&err, rc);
     } else {
         struct wc_hint_look look;
-        wc_hint_look_start(&look, &cache->hints);
-        wc_cache_find_hints(cache, &look, &folder, WC_GATE_LOOK);
+        wc_hint_look_start(&look, NULL);
         check_in(&entry, cache, &folder, &look, &expect, flags, &err);
         wc_hint_look_end(&look);
     }
@@ -234,6 +238,7 @@ static void leave_namespace(wasmcache_iterator *it)
 {
     wc_os_walk_close(it->walk);
     wc_hint_look_end(&it->look);
+    wc_hint_look_start(&it->look, NULL);
     wc_folder_close(&it->folder);
     it->walk = NULL;
 }
@@ -250,8 +255,6 @@ static int enter_namespace(wasmcache_iterator *it, const char *name, struct wc_e
                        it->folder.path);
     }
     snprintf(it->engine_namespace, sizeof(it->engine_namespace), "%s", name);
-    wc_hint_look_start(&it->look, &it->cache->hints);
-    wc_cache_find_hints(it->cache, &it->look, &it->folder, WC_GATE_LOOK);
     return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "key.h"
+#include "number.h"
 
 static const uint8_t magic[4] = {'W', 'C', 'a', 0xC5};
 
@@ -35,20 +36,6 @@ enum {
 
 _Static_assert(AT_FOOTER + WC_FOOTER_SIZE == WC_TRAILER_SIZE, "the footer ends the trailer");
 _Static_assert(NAMESPACE_ROOM >= WC_NAMESPACE_SIZE, "every namespace fits");
-
-static void put(uint8_t *out, uint64_t value, int bytes)
-{
-    for (int i = 0; i < bytes; i++)
-        out[i] = (uint8_t)(value >> (8 * i));
-}
-
-static uint64_t get(const uint8_t *in, int bytes)
-{
-    uint64_t value = 0;
-    for (int i = bytes - 1; i >= 0; i--)
-        value = value << 8 | in[i];
-    return value;
-}
 
 static int all_zero(const uint8_t *bytes, size_t length)
 {
@@ -131,24 +118,24 @@ void wc_trailer_encode(uint8_t out[WC_TRAILER_SIZE], const struct wc_trailer *tr
 {
     uint8_t *footer = out + AT_FOOTER;
     memset(out, 0, WC_TRAILER_SIZE);
-    put(out + AT_KIND, (uint64_t)trailer->kind, 4);
-    put(out + AT_DIGEST_KIND, (uint64_t)trailer->digest.kind, 4);
-    put(out + AT_ARTIFACT, trailer->artifact_bytes, 8);
+    wc_put_number(out + AT_KIND, (uint64_t)trailer->kind, 4);
+    wc_put_number(out + AT_DIGEST_KIND, (uint64_t)trailer->digest.kind, 4);
+    wc_put_number(out + AT_ARTIFACT, trailer->artifact_bytes, 8);
     memcpy(out + AT_DIGEST, trailer->digest.bytes, 32);
     out[AT_KEY_ALGORITHM] = trailer->key.algorithm;
     out[AT_KEY_LENGTH] = trailer->key.length;
     memcpy(out + AT_KEY, trailer->key.bytes, 32);
     memcpy(out + AT_FINGERPRINT, trailer->fingerprint, 32);
-    put(out + AT_WASM, trailer->wasm_bytes, 8);
-    put(out + AT_COMPILE, trailer->compile_ns, 8);
-    put(out + AT_CREATED, trailer->created, 8);
+    wc_put_number(out + AT_WASM, trailer->wasm_bytes, 8);
+    wc_put_number(out + AT_COMPILE, trailer->compile_ns, 8);
+    wc_put_number(out + AT_CREATED, trailer->created, 8);
     memcpy(out + AT_NAMESPACE, trailer->engine_namespace, strlen(trailer->engine_namespace));
-    put(footer, WC_TRAILER_SIZE, 4);
-    put(footer + 4, WC_FORMAT_INCOMPATIBLE, 2);
-    put(footer + 6, WC_FORMAT_COMPATIBLE, 2);
-    put(footer + 8, footer_check(footer), 4);
+    wc_put_number(footer, WC_TRAILER_SIZE, 4);
+    wc_put_number(footer + 4, WC_FORMAT_INCOMPATIBLE, 2);
+    wc_put_number(footer + 6, WC_FORMAT_COMPATIBLE, 2);
+    wc_put_number(footer + 8, footer_check(footer), 4);
     memcpy(footer + 12, magic, sizeof(magic));
-    put(out + AT_CHECK, XXH3_64bits(out + 8, WC_TRAILER_SIZE - 8), 8);
+    wc_put_number(out + AT_CHECK, XXH3_64bits(out + 8, WC_TRAILER_SIZE - 8), 8);
 }
 
 static int corrupt(struct wc_error *err, const char *what)
@@ -159,8 +146,8 @@ static int corrupt(struct wc_error *err, const char *what)
 /* The fields whose check was good, but which another program may have written. */
 static int decode_fields(struct wc_trailer *out, const uint8_t *t, struct wc_error *err)
 {
-    uint64_t kind = get(t + AT_KIND, 4);
-    uint64_t digest_kind = get(t + AT_DIGEST_KIND, 4);
+    uint64_t kind = wc_get_number(t + AT_KIND, 4);
+    uint64_t digest_kind = wc_get_number(t + AT_DIGEST_KIND, 4);
     const char *name = (const char *)t + AT_NAMESPACE;
 
     memset(out, 0, sizeof(*out));
@@ -182,10 +169,10 @@ static int decode_fields(struct wc_trailer *out, const uint8_t *t, struct wc_err
         return corrupt(err, "its namespace is too long");
     memcpy(out->engine_namespace, name, strnlen(name, NAMESPACE_ROOM));
     memcpy(out->fingerprint, t + AT_FINGERPRINT, 32);
-    out->artifact_bytes = get(t + AT_ARTIFACT, 8);
-    out->wasm_bytes = get(t + AT_WASM, 8);
-    out->compile_ns = get(t + AT_COMPILE, 8);
-    out->created = get(t + AT_CREATED, 8);
+    out->artifact_bytes = wc_get_number(t + AT_ARTIFACT, 8);
+    out->wasm_bytes = wc_get_number(t + AT_WASM, 8);
+    out->compile_ns = wc_get_number(t + AT_COMPILE, 8);
+    out->created = wc_get_number(t + AT_CREATED, 8);
     return 0;
 }
 
@@ -204,10 +191,10 @@ int wc_trailer_decode(struct wc_trailer *out, const uint8_t *tail, size_t size, 
     if (memcmp(footer + 12, magic, sizeof(magic)) != 0)
         return corrupt(err, "it does not end with a trailer");
     err->foreign = 0;
-    if (get(footer + 8, 4) != footer_check(footer))
+    if (wc_get_number(footer + 8, 4) != footer_check(footer))
         return corrupt(err, "the end of its trailer does not match its check");
-    length = get(footer, 4);
-    incompatible = get(footer + 4, 2);
+    length = wc_get_number(footer, 4);
+    incompatible = wc_get_number(footer + 4, 2);
     if (incompatible != WC_FORMAT_INCOMPATIBLE)
         return wc_fail(err, WASMCACHE_ENEWER, 0, NULL, NULL,
                        "The entry has format %u, this library reads format %u",
@@ -220,7 +207,7 @@ int wc_trailer_decode(struct wc_trailer *out, const uint8_t *tail, size_t size, 
         return (int)need;
 
     t = tail + size - length;
-    if (get(t + AT_CHECK, 8) != XXH3_64bits(t + 8, (size_t)length - 8))
+    if (wc_get_number(t + AT_CHECK, 8) != XXH3_64bits(t + 8, (size_t)length - 8))
         return corrupt(err, "its trailer does not match its check");
     rc = decode_fields(out, t, err);
     if (rc < 0)

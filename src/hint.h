@@ -33,7 +33,7 @@
 
 enum wc_hint_kind {
     WC_HINT_SOURCE = 1, /* a file's identity -> the SHA-256 of what is in it */
-    WC_HINT_VERIFIED,   /* an entry's identity -> its digest, which was found to be right */
+    WC_HINT_VERIFIED,   /* an entry's identity -> its digest, found to be right; its last use */
     WC_HINT_PROBE,   /* an engine as the embedder and the machine name it -> what its probe gave */
     WC_HINT_VERSION, /* the same -> the version of its artifacts, 4 bytes little-endian */
     WC_HINT_USE      /* an entry by its name -> when it was last used, what compiling it cost */

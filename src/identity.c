@@ -10,6 +10,7 @@
 
 #include "attachment.h"
 #include "key.h"
+#include "number.h"
 
 /* `version`: of the probe's artifact, 0 if the adapter cannot tell. */
 static int probe(const wasmcache_attachment *attachment, uint8_t hash[32], uint32_t *version,
@@ -31,8 +32,7 @@ static int probe(const wasmcache_attachment *attachment, uint8_t hash[32], uint3
 static void add_field(struct wc_sha256_state *state, const void *bytes, size_t length)
 {
     uint8_t prefix[8];
-    for (int i = 0; i < 8; i++)
-        prefix[i] = (uint8_t)((uint64_t)length >> (8 * i));
+    wc_put_number(prefix, length, sizeof(prefix));
     wc_sha256_add(state, prefix, sizeof(prefix));
     wc_sha256_add(state, bytes, length);
 }
@@ -71,8 +71,7 @@ static int make_fingerprint(struct wc_identity *identity, const wasmcache_attach
     if (build->length < 0)
         return wc_fail(err, WASMCACHE_ENOMEM, 0, "dlopen", NULL,
                        "No memory to find out which library the engine is");
-    for (int i = 0; i < 4; i++)
-        version[i] = (uint8_t)(identity->artifact_version >> (8 * i));
+    wc_put_number(version, identity->artifact_version, sizeof(version));
     wc_sha256_start(&state);
     wc_sha256_add(&state, tag, sizeof(tag));
     add_text(&state, attachment->name);
@@ -115,6 +114,18 @@ static int name_probe(uint8_t out[32], const wasmcache_attachment *attachment,
     return 1;
 }
 
+/* What is remembered of a probe: two hints, in one set. The caller ends *look. */
+static void look_for_probe(struct wc_hint_look *look, struct wc_hint_about *probed,
+                           struct wc_hint_about *versioned, const wasmcache_attachment *attachment,
+                           const uint8_t name[32])
+{
+    wc_hint_of_hash(probed, WC_HINT_PROBE, name);
+    wc_hint_of_hash(versioned, WC_HINT_VERSION, name);
+    versioned->set = probed->set;
+    wc_hint_look_start(look, &attachment->cache->hints);
+    wc_cache_find_hints(attachment->cache, look, NULL, WC_GATE_CREATE);
+}
+
 /* 1: the probe of this engine is known from before. `keep`, unless it is NULL, has the table open
  * then. */
 static int recall_probe(const wasmcache_attachment *attachment, const uint8_t name[32],
@@ -124,18 +135,13 @@ static int recall_probe(const wasmcache_attachment *attachment, const uint8_t na
     struct wc_hint_look look;
     struct wc_hint hint;
     int found;
-    wc_hint_of_hash(&probed, WC_HINT_PROBE, name);
-    wc_hint_of_hash(&versioned, WC_HINT_VERSION, name);
-    versioned.set = probed.set;
-    wc_hint_look_start(&look, &attachment->cache->hints);
-    wc_cache_find_hints(attachment->cache, &look, NULL, WC_GATE_CREATE);
+    look_for_probe(&look, &probed, &versioned, attachment, name);
     found = wc_hint_get(&look, &probed, &hint);
     if (found)
         memcpy(probe_hash, hint.value, sizeof(hint.value));
     found = found && wc_hint_get(&look, &versioned, &hint);
     if (found)
-        *version = hint.value[0] | (uint32_t)hint.value[1] << 8 | (uint32_t)hint.value[2] << 16 |
-                   (uint32_t)hint.value[3] << 24;
+        *version = (uint32_t)wc_get_number(hint.value, 4);
     if (found && keep) {
         wc_hint_look_leave(&look);
         *keep = look;
@@ -148,15 +154,11 @@ static int recall_probe(const wasmcache_attachment *attachment, const uint8_t na
 static void remember_probe(const wasmcache_attachment *attachment, const uint8_t name[32],
                            const uint8_t probe_hash[32], uint32_t version)
 {
-    const uint8_t version_value[32] = {(uint8_t)version, (uint8_t)(version >> 8),
-                                       (uint8_t)(version >> 16), (uint8_t)(version >> 24)};
     struct wc_hint_about probed, versioned;
     struct wc_hint_look look;
-    wc_hint_of_hash(&probed, WC_HINT_PROBE, name);
-    wc_hint_of_hash(&versioned, WC_HINT_VERSION, name);
-    versioned.set = probed.set;
-    wc_hint_look_start(&look, &attachment->cache->hints);
-    wc_cache_find_hints(attachment->cache, &look, NULL, WC_GATE_CREATE);
+    uint8_t version_value[32] = {0};
+    wc_put_number(version_value, version, 4);
+    look_for_probe(&look, &probed, &versioned, attachment, name);
     wc_hint_put_now(&look, &probed, probe_hash);
     wc_hint_put_now(&look, &versioned, version_value);
     wc_hint_look_end(&look);

@@ -15,6 +15,7 @@
 #include <openssl/sha.h>
 #include <xxhash.h>
 
+#include "number.h"
 #include "os/os.h"
 
 /* Files are hashed in pieces of this size: large enough that the calls do not count, small enough
@@ -112,8 +113,7 @@ void wc_key_of_sha256(wasmcache_key *out, const uint8_t digest[32])
 static void key_set_xxh64(wasmcache_key *out, XXH64_hash_t hash)
 {
     uint8_t bytes[8];
-    for (int i = 0; i < 8; i++)
-        bytes[i] = (uint8_t)(hash >> (8 * i));
+    wc_put_number(bytes, hash, sizeof(bytes));
     key_set(out, WASMCACHE_KEY_XXH64, bytes);
 }
 

@@ -7,7 +7,7 @@
 #include "publish.h"
 #include "stamp.h"
 
-/* It is of use from now on. What the one cost that was there before is known to that. */
+/* It is used from now on. An entry that was there before and stayed keeps what it cost. */
 static void note_use(struct wc_call *call, const wasmcache_key *key, enum wc_published published)
 {
     const uint64_t cost = published == WC_PUBLISHED_NEW ? call->report.compile_ns : 0;

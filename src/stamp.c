@@ -3,25 +3,13 @@
 
 #include <string.h>
 
+#include "number.h"
+
 #define HOUR 3600
 
 /* A stamp's value: the front of the digest, then when the entry was last used. The file is told by
  * its identity; the digest is compared so that a stamp says what was checked. */
 enum { DIGEST = 24, AT_USED = 24 };
-
-static void put_number(uint8_t *to, uint64_t value)
-{
-    for (int i = 0; i < 8; i++)
-        to[i] = (uint8_t)(value >> (8 * i));
-}
-
-static uint64_t get_number(const uint8_t *from)
-{
-    uint64_t value = 0;
-    for (int i = 7; i >= 0; i--)
-        value = value << 8 | from[i];
-    return value;
-}
 
 static int is_recent(uint64_t then, uint64_t now, uint64_t seconds)
 {
@@ -47,7 +35,7 @@ void wc_stamp_make(struct wc_stamp *stamp, struct wc_hint_look *look,
     wc_hint_of_file(&stamp->about, look->hints, WC_HINT_VERIFIED, &file->st);
     stamp->hint.time = wc_os_wall_seconds();
     memcpy(stamp->hint.value, file->trailer.digest.bytes, DIGEST);
-    put_number(stamp->hint.value + AT_USED, stamp->hint.time);
+    wc_put_number(stamp->hint.value + AT_USED, stamp->hint.time, 8);
     wc_hint_put(look, &stamp->about, &stamp->hint);
 }
 
@@ -65,9 +53,9 @@ void wc_use_note(struct wc_stamp *stamp, struct wc_hint_look *look, const char *
     if (!look->hints || !look->hints->writes)
         return;
     if (stamped) {
-        if (is_recent(get_number(stamp->hint.value + AT_USED), now, HOUR))
+        if (is_recent(wc_get_number(stamp->hint.value + AT_USED, 8), now, HOUR))
             return;
-        put_number(stamp->hint.value + AT_USED, now);
+        wc_put_number(stamp->hint.value + AT_USED, now, 8);
         wc_hint_put(look, &stamp->about, &stamp->hint); /* as old as the check that it is of */
     }
     wc_hint_of_entry(&entry, engine_namespace, key);
@@ -77,7 +65,7 @@ void wc_use_note(struct wc_stamp *stamp, struct wc_hint_look *look, const char *
     if (!known)
         memset(use.value, 0, sizeof(use.value));
     if (compile_ns)
-        put_number(use.value, compile_ns);
+        wc_put_number(use.value, compile_ns, 8);
     use.time = now;
     wc_hint_put(look, &entry, &use);
 }

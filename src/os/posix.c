@@ -338,15 +338,15 @@ int wc_os_try_lock(int fd)
 }
 
 /* As snprintf would, at a tenth of the cost. */
-static void number_path(char *out, const char *folder, unsigned number)
+static void put_fd_path(char out[40], unsigned fd)
 {
     char digits[12];
     size_t at = sizeof(digits) - 1;
     digits[at] = '\0';
     do
-        digits[--at] = (char)('0' + number % 10);
-    while (number /= 10);
-    stpcpy(stpcpy(out, folder), digits + at);
+        digits[--at] = (char)('0' + fd % 10);
+    while (fd /= 10);
+    stpcpy(stpcpy(out, "/proc/thread-self/fd/"), digits + at);
 }
 
 int wc_os_fd_path(int fd, const struct wc_os_stat *st, char out[40])
@@ -358,7 +358,7 @@ int wc_os_fd_path(int fd, const struct wc_os_stat *st, char out[40])
         return -ENOENT;
     /* Not /proc/self: that is the first thread, which may have ended, or have other descriptors
      * than this one. Whatever lies on /proc, it has to be the same file. */
-    number_path(out, "/proc/thread-self/fd/", (unsigned)fd);
+    put_fd_path(out, (unsigned)fd);
     if (!st) {
         if (fstat(fd, &by_path) < 0)
             return -errno;

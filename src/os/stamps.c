@@ -17,70 +17,73 @@
  * clock that ticks 100 to 1,000 times a second, so two writes less than a tick apart may have the
  * same; 20 ms are two of the slowest ticks. 2 s is what the coarsest of the others store. Not in
  * the list: what a server or another process can change without the times that we see here.
+ *
+ * `reserves`: reserving room makes writing faster, and asks for no more than writing would. Not so
+ * on btrfs and ZFS, which compress what is written but not what is reserved.
  */
-static const struct {
+struct file_system {
     uint32_t magic;
+    int reserves;
     int64_t settles;
-} known[] = {
-    {0xEF53, SECOND / 50},     /* ext2, ext3, ext4 */
-    {0x58465342, SECOND / 50}, /* XFS */
-    {0x9123683E, SECOND / 50}, /* btrfs */
-    {0x01021994, SECOND / 50}, /* tmpfs */
-    {0x794C7630, 2 * SECOND},  /* overlay */
-    {0x2FC12FC1, 2 * SECOND},  /* ZFS */
-    {0xF2F52010, 2 * SECOND},  /* F2FS */
-    {0xCA451A4E, 2 * SECOND},  /* bcachefs */
-    {0x73717368, 2 * SECOND},  /* squashfs */
-    {0xE0F5E1E2, 2 * SECOND},  /* EROFS */
-    {0x858458F6, 2 * SECOND},  /* ramfs */
-    {0x3153464A, 2 * SECOND},  /* JFS */
 };
+
+static const struct file_system known[] = {
+    {0xEF53, 1, SECOND / 50},     /* ext2, ext3, ext4 */
+    {0x58465342, 1, SECOND / 50}, /* XFS */
+    {0x9123683E, 0, SECOND / 50}, /* btrfs */
+    {0x01021994, 1, SECOND / 50}, /* tmpfs */
+    {0x794C7630, 0, 2 * SECOND},  /* overlay */
+    {0x2FC12FC1, 0, 2 * SECOND},  /* ZFS */
+    {0xF2F52010, 0, 2 * SECOND},  /* F2FS */
+    {0xCA451A4E, 0, 2 * SECOND},  /* bcachefs */
+    {0x73717368, 0, 2 * SECOND},  /* squashfs */
+    {0xE0F5E1E2, 0, 2 * SECOND},  /* EROFS */
+    {0x858458F6, 0, 2 * SECOND},  /* ramfs */
+    {0x3153464A, 0, 2 * SECOND},  /* JFS */
+};
+
+/* NULL: none of these. */
+static const struct file_system *file_system_of(int fd)
+{
+#ifdef __linux__
+    struct statfs fs;
+    if (fstatfs(fd, &fs) < 0)
+        return NULL;
+    for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+        if ((uint32_t)fs.f_type == known[i].magic)
+            return &known[i];
+#else
+    (void)fd;
+#endif
+    return NULL;
+}
 
 int64_t wc_os_settles_after_ns(int fd)
 {
+    const struct file_system *fs;
 #ifdef WASMCACHE_TESTING
     if (wc_os_settles_forced >= 0)
         return wc_os_settles_forced;
     if (wc_os_enter("statfs"))
         return 0;
 #endif
-#ifdef __linux__
-    struct statfs fs;
-    if (fstatfs(fd, &fs) < 0)
-        return 0;
-    for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
-        if ((uint32_t)fs.f_type == known[i].magic)
-            return known[i].settles;
-#else
-    (void)fd;
-#endif
-    return 0;
+    fs = file_system_of(fd);
+    return fs ? fs->settles : 0;
 }
-
-#ifdef __linux__
-/* Where reserving room makes writing faster, and asks for no more than writing would. Not so on
- * btrfs and ZFS, which compress what is written but not what is reserved. */
-static int reserves(int fd)
-{
-    struct statfs fs;
-    return fstatfs(fd, &fs) == 0 && ((uint32_t)fs.f_type == 0xEF53 ||     /* ext4 */
-                                     (uint32_t)fs.f_type == 0x58465342 || /* XFS */
-                                     (uint32_t)fs.f_type == 0x01021994);  /* tmpfs */
-}
-#endif
 
 int wc_os_reserve(int fd, uint64_t size)
 {
+    const struct file_system *fs;
     ENTER("reserve");
-#ifdef __linux__
-    if (LACKING(WC_OS_NO_RESERVE) || !reserves(fd))
+    fs = LACKING(WC_OS_NO_RESERVE) ? NULL : file_system_of(fd);
+    if (!fs || !fs->reserves)
         return 0;
+#ifdef __linux__
     /* Not posix_fallocate: where the file system cannot, that writes zeros. Not again after a
-     * signal: tmpfs gave up at each one before Linux 6.12, and a timer could keep it busy. */
+     * signal: older tmpfs gave up at each one, and a timer could keep it busy. */
     if (fallocate(fd, 0, 0, (off_t)size) < 0 && (errno == ENOSPC || errno == EDQUOT))
         return -errno;
 #else
-    (void)fd;
     (void)size;
 #endif
     return 0;
