@@ -40,7 +40,7 @@ FULL = {
     "batches": 4,  # of each warm process
     "pair": 25,  # rounds a batch of ours and bare
     "rounds": 5,  # rounds a batch of everything else
-    "new": 20,
+    "new": 40,
     "compiles": {"sqlite": 20, "boolector": 20, "esbuild": 3, "php": 3, "yosys": 1},
     "processes": 16,
     "growth": [1, 1_000, 100_000, 1_000_000],
@@ -49,7 +49,8 @@ FULL = {
     "threads": [1, 2, 4, 8, 16, 32, 64],
     "forks": [1, 2, 4, 16, 64],
     "rate_ms": 500,
-    "rate_repeats": 9,
+    "rate_repeats": 21,  # on one entry, which has a bar
+    "rate_repeats_many": 7,
     "many": 64,
     "publish": 40,
     "container": 20,
@@ -59,7 +60,7 @@ FULL = {
 }
 QUICK = dict(
     FULL, modules=["sqlite", "boolector"], batches=2, pair=20, rounds=10, compiles={"sqlite": 3, "boolector": 3}, growth=[1, 1000],
-    growth_batches=2, threads=[1, 2, 8], forks=[1, 2], rate_ms=300, rate_repeats=2, many=16, others=False, main="boolector",
+    growth_batches=2, threads=[1, 2, 8], forks=[1, 2], rate_ms=300, rate_repeats=2, rate_repeats_many=2, new=20, many=16, others=False, main="boolector",
 )
 # Programs of others: contender, how it is called, how its program is built.
 OTHERS = [
@@ -266,7 +267,7 @@ class Bench:
         host.folder, host.wasm = small, self.wasms[setup["small"]]
         measure.run(host.binary, "many", host.folder, host.wasm, setup["many"])
         rows += measure.measure_rate(
-            host, ["ours", "bare"], setup["threads"], setup["forks"], setup["many"], setup["rate_ms"], setup["rate_repeats"]
+            host, ["ours", "bare"], setup["threads"], setup["forks"], setup["many"], setup["rate_ms"], setup["rate_repeats_many"]
         )
         host.folder, host.wasm = large, large_wasm
         self.result["rate"] = rows
