@@ -102,6 +102,7 @@ static wasmcache_attachment *attachment_new(wasmcache *cache, const wasmcache_en
     if (!attachment)
         return NULL;
     atomic_init(&attachment->identity, NULL);
+    atomic_init(&attachment->judged_until, 0);
     attachment->cache = wc_cache_ref(cache);
     attachment->table = *table;
     attachment->engine = engine;

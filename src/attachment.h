@@ -44,6 +44,8 @@ struct wasmcache_attachment {
     wasmcache_attach_options options; /* strings and fingerprint are copies */
     uint8_t given_fingerprint[32];
     char name[32];
+    atomic_ullong judged_until; /* the namespace's folder was found to be trusted: for loads that
+                                   come before that, by the monotonic clock (call.h) */
     unsigned later; /* saves of it that wait for a worker; under the cache's later.lock */
     _Atomic(struct wc_identity *) identity; /* NULL: not found out yet */
 };

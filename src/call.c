@@ -19,6 +19,29 @@ void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmc
     wc_hint_look_start(&call->look, NULL);
 }
 
+#ifdef WASMCACHE_TESTING
+uint64_t wc_call_judged_for = UINT64_C(100000000);
+#else
+#define wc_call_judged_for UINT64_C(100000000)
+#endif
+
+int wc_call_is_judged(struct wc_call *call)
+{
+    wasmcache_attachment *a = call->attachment;
+    if (call->folder.fd >= 0 || a->cache->store.flags & WASMCACHE_SEALED ||
+        wc_os_monotonic_ns() >= atomic_load_explicit(&a->judged_until, memory_order_relaxed))
+        return 0;
+    return wc_path_join(call->folder.path, a->cache->store.dir, call->identity->engine_namespace);
+}
+
+static void note_judged(const struct wc_call *call, int rc)
+{
+    const int straight = rc == 0 && call->folder.straight;
+    atomic_store_explicit(&call->attachment->judged_until,
+                          straight ? wc_os_monotonic_ns() + wc_call_judged_for : 0,
+                          memory_order_relaxed);
+}
+
 int wc_call_enter(struct wc_call *call, struct wc_error *err)
 {
     wasmcache *cache = call->attachment->cache;
@@ -29,9 +52,27 @@ int wc_call_enter(struct wc_call *call, struct wc_error *err)
         wc_hint_look_start(&call->look, &cache->hints);
     rc = wc_store_open_folder(&call->folder, &cache->store, call->identity->engine_namespace,
                               WC_GATE_LOOK, err);
+    note_judged(call, rc);
     if (rc == 0)
         wc_cache_find_hints(cache, &call->look, &call->folder, WC_GATE_CREATE);
     return rc;
+}
+
+static void find_hints(struct wc_hint_look *look, void *payload)
+{
+    struct wc_call *call = payload;
+    struct wc_error ignored;
+    (void)look;
+    wc_error_init(&ignored);
+    (void)wc_call_enter(call, &ignored); /* the lookup says what is wrong */
+}
+
+void wc_call_look_later(struct wc_call *call)
+{
+    if (!call->look.hints)
+        wc_hint_look_start(&call->look, &call->attachment->cache->hints);
+    if (call->folder.fd < 0)
+        wc_hint_look_later(&call->look, find_hints, call);
 }
 
 void wc_call_leave(struct wc_call *call)

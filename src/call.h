@@ -46,6 +46,18 @@ int wc_misuse(struct wc_error *err, const char *function, const char *what);
 /* Is there anything to look in? If not, the report says why. Finds out what the engine is. */
 /* `look`, unless it is NULL, may have the table of hints open then, until wc_call_leave(). */
 int wc_call_may_look(struct wc_call *call, struct wc_hint_look *look);
+/*
+ * A load need not judge the folder again that was judged less than a tenth of a second ago: opening
+ * and closing it is a third of what a hit costs. The entry itself is judged each time, and what
+ * does not go as it should goes the long way.
+ */
+#ifdef WASMCACHE_TESTING
+extern uint64_t wc_call_judged_for; /* in nanoseconds */
+#endif
+/* 1: it was, and call->folder has its path, but is not open. */
+int wc_call_is_judged(struct wc_call *call);
+/* Finds the table of hints when it is needed, by wc_call_enter(). */
+void wc_call_look_later(struct wc_call *call);
 /* Opens the namespace's folder, if it is not open. As wc_store_open_folder() to look. */
 int wc_call_enter(struct wc_call *call, struct wc_error *err);
 /* Closes it; nothing of the library is open then. Also when it is not open. */

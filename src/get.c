@@ -4,7 +4,8 @@
  *
  *     wasmcache_get -> wc_get_key -> wc_input_key (source.c)    what are we looking for
  *                   -> wc_get_module -> wc_load (load.c)
- *                             -> wc_store_open_folder           may it be trusted (gate.c)
+ *                             -> wc_call_enter (call.c)         may the folder be trusted (gate.c);
+ *                                                               known, if that was just asked
  *                             -> wc_store_open_entry            open, judge, compare (store_dir.c)
  *                             -> wc_entry_file_verify           digest (store_dir.c)
  *                             -> wc_engine_load                 the engine, on the same descriptor
@@ -92,14 +93,12 @@ int wc_get_key(struct wc_get *get, struct wc_call *call, struct wc_error *err)
 {
     const int cached = wc_call_may_look(call, &call->look);
     const uint64_t started = wc_os_monotonic_ns(); /* not the first use's probe */
-    struct wc_error ignored;
     int rc;
 
     if (!cached)
         return 0;
-    wc_error_init(&ignored);
     if (wc_input_is_file(&get->input))
-        (void)wc_call_enter(call, &ignored); /* where hints are; the lookup says what is wrong */
+        wc_call_look_later(call);
     rc = wc_input_key(&get->input, &get->key, &call->look, err);
     call->report.key_ns = wc_os_monotonic_ns() - started;
     call->report.wasm_bytes = get->input.size;

@@ -53,11 +53,19 @@ void wc_hint_look_start(struct wc_hint_look *look, struct wc_hints *hints)
 {
     look->hints = hints;
     look->at = -1;
+    look->find = NULL;
     look->fd = -1;
     look->tried = 0;
     look->place = WC_HINT_INSIDE;
     look->owner = 0;
     look->has_set = 0;
+}
+
+void wc_hint_look_later(struct wc_hint_look *look,
+                        void (*find)(struct wc_hint_look *look, void *payload), void *payload)
+{
+    look->find = find;
+    look->payload = payload;
 }
 
 void wc_hint_look_at(struct wc_hint_look *look, int at, enum wc_hint_place place, uint32_t owner)
@@ -78,6 +86,7 @@ void wc_hint_look_leave(struct wc_hint_look *look)
 void wc_hint_look_end(struct wc_hint_look *look)
 {
     wc_hint_look_leave(look);
+    look->find = NULL;
     wc_os_close(look->fd);
     look->fd = -1;
     look->tried = 0;
@@ -242,11 +251,21 @@ static void header_make(uint8_t header[HEADER_USED], uint32_t owner)
     memcpy(header + 32, &check, sizeof(check));
 }
 
+/* Where the table lies, now that it is needed. */
+static int find_place(struct wc_hint_look *look)
+{
+    void (*const find)(struct wc_hint_look *look, void *payload) = look->find;
+    look->find = NULL;
+    if (look->at < 0 && find)
+        find(look, look->payload);
+    return look->at;
+}
+
 /* To read, the slots' own checks are enough. The directory was judged, so what lies in it was put
  * there by somebody who is trusted. */
 static int file_for_reading(struct wc_hint_look *look)
 {
-    if (look->fd < 0 && !look->tried && look->at >= 0) {
+    if (look->fd < 0 && !look->tried && find_place(look) >= 0) {
         look->tried = 1;
         look->fd = wc_os_open_read(look->at, table_name(look));
     }
@@ -280,10 +299,10 @@ static int file_make(const struct wc_hint_look *look)
 }
 
 /* A file in its place that is no table of ours is taken away, whatever it is: hints may be lost. */
-static int file_for_writing(const struct wc_hint_look *look)
+static int file_for_writing(struct wc_hint_look *look)
 {
     int fd;
-    if (look->at < 0 || !look->hints->writes || wc_os_file_size_limit() < FILE_SIZE)
+    if (!look->hints->writes || wc_os_file_size_limit() < FILE_SIZE || find_place(look) < 0)
         return -1;
     fd = wc_os_open_update(look->at, table_name(look));
     if (fd >= 0 && !file_is_ours(fd, look->owner)) {
@@ -298,7 +317,7 @@ static int file_for_writing(const struct wc_hint_look *look)
     return fd == -ENOENT ? file_make(look) : fd;
 }
 
-static void file_put(const struct wc_hint_look *look, const struct wc_hint_about *about,
+static void file_put(struct wc_hint_look *look, const struct wc_hint_about *about,
                      const struct wc_hint *hint)
 {
     uint8_t set[SET], slot[SLOT];

@@ -74,7 +74,9 @@ enum wc_hint_place {
 /* The use of the table during one call. */
 struct wc_hint_look {
     struct wc_hints *hints;
-    int at; /* -1: there is no table */
+    int at; /* -1: there is no table, or it was not looked for yet */
+    void (*find)(struct wc_hint_look *look, void *payload); /* looks for it; NULL: no more */
+    void *payload;
     enum wc_hint_place place;
     int fd;         /* the table, -1: not open */
     int tried;      /* it was opened, or that failed */
@@ -90,6 +92,10 @@ void wc_hints_find_boot(struct wc_hints *hints);
 void wc_hints_release(struct wc_hints *hints);
 
 void wc_hint_look_start(struct wc_hint_look *look, struct wc_hints *hints);
+/* Where the table lies is found when something is not known to the process: `find` calls
+ * wc_hint_look_at(), or does not. Called once. */
+void wc_hint_look_later(struct wc_hint_look *look,
+                        void (*find)(struct wc_hint_look *look, void *payload), void *payload);
 /* The table lies in a directory that was judged and belongs to `owner`. `at` must stay open until
  * the end. */
 void wc_hint_look_at(struct wc_hint_look *look, int at, enum wc_hint_place place, uint32_t owner);

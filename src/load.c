@@ -79,15 +79,17 @@ int wc_engine_load(struct wc_call *call, const struct wc_entry_file *file, void 
 }
 
 /* A damaged entry goes, so that it is not read again; unless it was replaced meanwhile. */
-static void remove_damaged(struct wc_call *call, const struct wc_folder *folder,
-                           const struct wc_entry_file *file)
+static void remove_damaged(struct wc_call *call, const struct wc_entry_file *file)
 {
+    const struct wc_folder *folder = &call->folder;
     struct wc_error err;
     int rc;
     if (call->attachment->cache->store.flags & WASMCACHE_READ_ONLY)
         return;
     wc_error_init(&err);
-    rc = wc_store_remove(folder, file->name, file->fd, &err);
+    rc = wc_call_enter(call, &err);
+    if (rc == 0)
+        rc = wc_store_remove(folder, file->name, file->fd, &err);
     if (rc == 0)
         wc_call_tell(call, WASMCACHE_EVENT_REMOVED, file->path, NULL, 0);
     else if (rc != WASMCACHE_EMISS && rc != WASMCACHE_EBUSY)
@@ -121,14 +123,31 @@ static int check_artifact(struct wc_call *call, struct wc_entry_file *file, stru
     return rc;
 }
 
+/* Straight away where the folder was judged a moment ago and the file opens; else it is found out
+ * why not. */
+static int open_entry(struct wc_call *call, struct wc_entry_file *file,
+                      const struct wc_expect *expect, struct wc_error *err)
+{
+    wasmcache_attachment *a = call->attachment;
+    int rc;
+    if (wc_call_is_judged(call)) {
+        rc = wc_store_open_entry(file, &a->cache->store, &call->folder, expect, err);
+        if (file->fd >= 0)
+            return rc;
+        wc_error_init(err);
+    }
+    rc = wc_call_enter(call, err);
+    wc_cache_note(a->cache, rc, err);
+    return rc < 0 ? rc : wc_store_open_entry(file, &a->cache->store, &call->folder, expect, err);
+}
+
 /* Finds the entry and has the engine load it. */
 static int load_from(struct wc_call *call, struct wc_entry_file *file, const wasmcache_key *key,
                      void **native, struct wc_error *err)
 {
-    const wasmcache_attachment *a = call->attachment;
     const struct wc_expect expect = wc_call_expect(call, key);
     struct wc_stamp stamp = {.found = 0};
-    int rc = wc_store_open_entry(file, &a->cache->store, &call->folder, &expect, err);
+    int rc = open_entry(call, file, &expect, err);
     if (rc == 0 && file->has_trailer)
         rc = check_artifact(call, file, &stamp, err);
     if (rc < 0)
@@ -158,10 +177,8 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
     int rc;
 
     call->report.key = *key;
-    rc = wc_call_enter(call, err);
-    wc_cache_note(a->cache, rc, err);
-    if (rc == 0)
-        rc = load_from(call, &file, key, native, err);
+    wc_call_look_later(call);
+    rc = load_from(call, &file, key, native, err);
     call->report.load_ns = wc_os_monotonic_ns() - started;
     if (rc == 0) {
         call->report.outcome = WASMCACHE_HIT;
@@ -174,7 +191,7 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
         call->report.artifact_bytes = 0;
         wc_call_tell(call, WASMCACHE_EVENT_MISS, NULL, err, call->report.load_ns);
         if (rc == WASMCACHE_ECORRUPT)
-            remove_damaged(call, &call->folder, &file);
+            remove_damaged(call, &file);
     }
     wc_entry_file_close(&file);
     wc_call_leave(call);

@@ -32,6 +32,7 @@ static int open_at_once(struct wc_folder *out, const struct wc_store *store,
         wc_gate_trusts(&store->gate, &folder) && wc_os_stat_parent(out->fd, &dir) == 0 &&
         wc_gate_trusts(&store->gate, &dir)) {
         out->owner = dir.uid;
+        out->straight = 1;
         return 1;
     }
     wc_os_close(out->fd);
@@ -47,6 +48,7 @@ int wc_store_open_folder(struct wc_folder *out, const struct wc_store *store,
     int root, rc;
 
     out->fd = -1;
+    out->straight = 0;
     if (!store->dir)
         return wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL, "The cache has no directory");
     if (open_at_once(out, store, engine_namespace))
@@ -146,7 +148,8 @@ int wc_store_open_entry(struct wc_entry_file *out, const struct wc_store *store,
     memset(&out->st, 0, sizeof(out->st));
     wc_entry_name(out->name, expect->key);
     wc_path_join(out->path, folder->path, out->name);
-    out->fd = wc_os_open_read(folder->fd, out->name);
+    out->fd = folder->fd < 0 ? wc_os_open_read_straight(out->path)
+                             : wc_os_open_read(folder->fd, out->name);
     if (out->fd == -ENOENT)
         return wc_fail(err, WASMCACHE_EMISS, ENOENT, "open", out->path, "There is no %s",
                        out->path);

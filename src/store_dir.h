@@ -13,9 +13,10 @@
  *     wc_entry_file_close(&file);
  *     wc_folder_close(&folder);
  *
- * A store keeps no descriptor open: each call judges the directory anew by path. So a directory
- * that is removed, replaced or repaired is seen at once, fork, chroot and close-all-descriptors do
- * no harm, and there is no state to lock.
+ * A store keeps no descriptor open: each call judges the directory anew by path, but for loads,
+ * which may take what was found a moment ago (call.h). So a directory that is removed, replaced or
+ * repaired is seen at once, fork, chroot and close-all-descriptors do no harm, and there is no state
+ * to lock.
  */
 
 #include "entry.h"
@@ -30,12 +31,13 @@ struct wc_store {
 /* The folder of a namespace, open. */
 struct wc_folder {
     int fd;                  /* -1: not open */
+    int straight;            /* no link leads to it, and directory and folder are to be trusted */
     uint32_t owner;          /* of the directory that it lies in */
     char path[WC_PATH_SIZE]; /* for messages */
 };
 #define WC_FOLDER_INIT                                                                             \
     {                                                                                              \
-        -1, 0, ""                                                                                  \
+        -1, 0, 0, ""                                                                                \
     }
 
 /* Opens a namespace's folder; WC_GATE_CREATE makes it. EMISS, EUNTRUSTED, EIO, EFULL, ENOMEM. */
@@ -67,7 +69,8 @@ struct wc_entry_file {
 };
 
 /*
- * Opens an entry and judges all but its digest. EMISS; EUNTRUSTED: owner, mode, file type;
+ * Opens an entry and judges all but its digest. A folder that is not open is gone through by its
+ * path, which no link may be a part of: for who knows that it was judged. EMISS; EUNTRUSTED: owner, mode, file type;
  * ECORRUPT; ENEWER; EMISMATCH; EIO: the system failed, which says nothing about the entry; ENOMEM.
  */
 int wc_store_open_entry(struct wc_entry_file *out, const struct wc_store *store,

@@ -33,7 +33,7 @@ enum {
     WC_OS_NO_PROC = 8,      /* no /proc: fd_path fails with -ENOENT, nothing unnamed is linked, and
                                there is no boot id */
     WC_OS_NO_EVENTFD = 16,  /* a bell is a pipe */
-    WC_OS_NO_STRAIGHT = 32, /* open_dir_straight fails with -ENOSYS */
+    WC_OS_NO_STRAIGHT = 32, /* open_dir_straight and open_read_straight fail with -ENOSYS */
     WC_OS_NO_RESERVE = 64,  /* reserve does nothing */
     WC_OS_NO_VIEW = 128     /* view fails with -EOPNOTSUPP */
 };
@@ -71,9 +71,11 @@ int wc_os_open_place(const char *path);
 int wc_os_read_link(int fd, char *out, size_t size);
 /* Opens `name` for reading. Never blocks, whatever it is. -ELOOP: a symbolic link. */
 int wc_os_open_read(int at, const char *name);
-/* The same for reading and writing. */
+/* The same by path, as wc_os_open_dir_straight(). */
+int wc_os_open_read_straight(const char *path);
+/* Opens `name` for reading and writing, as above. */
 int wc_os_open_update(int at, const char *name);
-/* The same by path, where symbolic links are followed. */
+/* For reading by path, where symbolic links are followed. */
 int wc_os_open_read_path(const char *path);
 /* Opens whatever `name` is, only to identify it (fstat). */
 int wc_os_open_identity(int at, const char *name);

@@ -53,19 +53,25 @@ int wc_os_open_dir_nofollow(const char *path)
     return wc_os_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 }
 
-int wc_os_open_dir_straight(const char *path)
+static int open_straight(const char *path, int flags)
 {
-    ENTER("open_dir");
     if (LACKING(WC_OS_NO_STRAIGHT))
         return -ENOSYS;
 #ifdef SYS_openat2
-    const struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+    const struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC),
                                  .resolve = RESOLVE_NO_SYMLINKS};
     return wc_os_result((int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how)));
 #else
     (void)path;
+    (void)flags;
     return -ENOSYS;
 #endif
+}
+
+int wc_os_open_dir_straight(const char *path)
+{
+    ENTER("open_dir");
+    return open_straight(path, O_RDONLY | O_DIRECTORY);
 }
 
 int wc_os_open_dir_at(int at, const char *name)
@@ -103,6 +109,12 @@ int wc_os_open_read(int at, const char *name)
 {
     ENTER("open_read");
     return wc_os_openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+}
+
+int wc_os_open_read_straight(const char *path)
+{
+    ENTER("open_read");
+    return open_straight(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 }
 
 int wc_os_open_update(int at, const char *name)

@@ -26,6 +26,7 @@
 
 #include <cmocka.h>
 
+#include "call.h"
 #include "seam.h"
 #include "spoil.h"
 #include "support/rig.h"
@@ -217,11 +218,21 @@ static void run_open(struct lab *l)
     run_get(l);
 }
 
+/* The folder was judged just now; else a run would depend on how long the one before took. */
+static void prepare_judged(struct lab *l)
+{
+    wc_call_judged_for = UINT64_C(3600000000000);
+    (void)rig_load(&l->r, by_wasm, NULL);
+}
+
 static const struct scenario scenarios[] = {
     {"cold get", ABSENT, NULL, run_get, 1, 0},
     {"cold get of a file", ABSENT, NULL, run_get_path, 1, 0},
     {"hit", GOOD, NULL, run_get, 1, 1},
+    {"hit, folder judged", GOOD, prepare_judged, run_get, 1, 1},
     {"corrupt entry", BAD, NULL, run_get, 1, 0},
+    {"corrupt entry, folder judged", BAD, prepare_judged, run_get, 1, 0},
+    {"cold get, folder judged", ABSENT, prepare_judged, run_get, 1, 0},
     {"load", GOOD, NULL, run_load, 0, 1},
     {"save", ABSENT, NULL, run_save, 0, 0},
     {"save over a good entry", GOOD, NULL, run_save, 0, 1},
@@ -281,6 +292,7 @@ static void lab_end(struct lab *l)
 static void prepare(struct lab *l, const struct scenario *s)
 {
     l->ran = 0;
+    wc_call_judged_for = 0;
     if (s->start == ABSENT)
         unlink(l->entry);
     else if (s->start == GOOD &&
