@@ -254,7 +254,7 @@ static void header_make(uint8_t header[HEADER_USED], uint32_t owner)
 /* Where the table lies, now that it is needed. */
 static int find_place(struct wc_hint_look *look)
 {
-    void (*const find)(struct wc_hint_look *look, void *payload) = look->find;
+    void (*const find)(struct wc_hint_look * look, void *payload) = look->find;
     look->find = NULL;
     if (look->at < 0 && find)
         find(look, look->payload);

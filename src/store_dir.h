@@ -15,8 +15,8 @@
  *
  * A store keeps no descriptor open: each call judges the directory anew by path, but for loads,
  * which may take what was found a moment ago (call.h). So a directory that is removed, replaced or
- * repaired is seen at once, fork, chroot and close-all-descriptors do no harm, and there is no state
- * to lock.
+ * repaired is seen at once, fork, chroot and close-all-descriptors do no harm, and there is no
+ * state to lock.
  */
 
 #include "entry.h"
@@ -37,7 +37,7 @@ struct wc_folder {
 };
 #define WC_FOLDER_INIT                                                                             \
     {                                                                                              \
-        -1, 0, 0, ""                                                                                \
+        -1, 0, 0, ""                                                                               \
     }
 
 /* Opens a namespace's folder; WC_GATE_CREATE makes it. EMISS, EUNTRUSTED, EIO, EFULL, ENOMEM. */
@@ -70,8 +70,9 @@ struct wc_entry_file {
 
 /*
  * Opens an entry and judges all but its digest. A folder that is not open is gone through by its
- * path, which no link may be a part of: for who knows that it was judged. EMISS; EUNTRUSTED: owner, mode, file type;
- * ECORRUPT; ENEWER; EMISMATCH; EIO: the system failed, which says nothing about the entry; ENOMEM.
+ * path, which no link may be a part of: for who knows that it was judged. EMISS; EUNTRUSTED: owner,
+ * mode, file type; ECORRUPT; ENEWER; EMISMATCH; EIO: the system failed, which says nothing about
+ * the entry; ENOMEM.
  */
 int wc_store_open_entry(struct wc_entry_file *out, const struct wc_store *store,
                         const struct wc_folder *folder, const struct wc_expect *expect,
