@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py [--quick] [--docs] [--modules NAME,... [--add]] [--results FILE] BUILD: measures ours side by side with others, prints a table, writes JSON and pictures.
+"""bench.py [--quick] [--docs] [--modules NAME,... [--add]] [--rate] [--results FILE] BUILD: measures ours side by side with others, prints a table, writes JSON and pictures.
 
 BUILD is the build folder with the hosts in BUILD/bench. --quick: the small modules, ours and the bare engine, under two
 minutes. --docs: also the tables of docs/performance.md and the pictures docs/bench-*.svg. --results FILE: measures nothing,
@@ -36,6 +36,7 @@ TOP = pathlib.Path(__file__).resolve().parent.parent
 MODULES = ["sqlite", "boolector", "esbuild", "php", "yosys"]
 
 FULL = {
+    "parts": ["modules", "rate", "rest"],
     "modules": MODULES,
     "batches": 4,  # of each warm process
     "pair": 25,  # rounds a batch of ours and bare
@@ -49,8 +50,8 @@ FULL = {
     "threads": [1, 2, 4, 8, 16, 32, 64],
     "forks": [1, 2, 4, 16, 64],
     "rate_ms": 500,
-    "rate_repeats": 21,  # on one entry, which has a bar
-    "rate_repeats_many": 7,
+    "rate_pairs": 60,  # of threads on one entry, which have a bar
+    "rate_repeats": 7,
     "many": 64,
     "publish": 40,
     "container": 20,
@@ -60,7 +61,7 @@ FULL = {
 }
 QUICK = dict(
     FULL, modules=["sqlite", "boolector"], batches=2, pair=20, rounds=10, compiles={"sqlite": 3, "boolector": 3}, growth=[1, 1000],
-    growth_batches=2, threads=[1, 2, 8], forks=[1, 2], rate_ms=300, rate_repeats=2, rate_repeats_many=2, new=20, many=16, others=False, main="boolector",
+    growth_batches=2, threads=[1, 2, 8], forks=[1, 2], rate_ms=300, rate_pairs=4, rate_repeats=2, new=20, many=16, others=False, main="boolector",
 )
 # Programs of others: contender, how it is called, how its program is built.
 OTHERS = [
@@ -129,7 +130,8 @@ class Bench:
                 else:
                     compiler = "go" if name == "wazero" else "cargo"
                     self.skipped[name] = f"no {compiler}, or one that is too old" if done.returncode == 3 else "its program could not be built"
-        for name in self.setup["modules"]:
+        setup = self.setup
+        for name in dict.fromkeys([*setup["modules"], *([setup["small"]] if setup["main"] in setup["modules"] else [])]):
             path = output_of(TOP / "tools/modules", "--have", name)
             if not path:
                 self.skipped[name] = "tools/modules did not get it"
@@ -236,17 +238,28 @@ class Bench:
 
     def all(self):
         self.find()
-        for module in self.wasms:
-            self.attempt(module, self.one_module, module)
+        if "modules" in self.setup["parts"]:
+            for module in self.setup["modules"]:
+                if module in self.wasms:
+                    self.attempt(module, self.one_module, module)
+        if self.setup["main"] in self.wasms and "wasmtime" in self.hosts:
+            self.main_module()
+
+    def main_module(self):
+        """What is measured of one module only."""
         main, setup = self.setup["main"], self.setup
-        if main in self.wasms and "wasmtime" in self.hosts:
-            host = self.hosts["wasmtime"]
-            small, large = self.work / setup["small"] / "wasmtime", self.work / main / "wasmtime"
-            host.folder, host.wasm = large, self.wasms[main]
-            self.attempt("publish", self.publish, host)
-            self.result["container"] = self.attempt("container", measure.container, host, setup["container"]) or {}
+        host = self.hosts["wasmtime"]
+        small, large = self.work / setup["small"] / "wasmtime", self.work / main / "wasmtime"
+        for module, folder in ((setup["small"], small), (main, large)):
+            if not folder.exists():
+                host.make(folder, self.wasms[module])
+        host.folder, host.wasm = large, self.wasms[main]
+        if "rate" in setup["parts"]:
             say("modules a second")
             self.attempt("rate", self.rate, host, small, large)
+        if "rest" in setup["parts"]:
+            self.attempt("publish", self.publish, host)
+            self.result["container"] = self.attempt("container", measure.container, host, setup["container"]) or {}
             say("growth")
             self.result["growth"] = (
                 self.attempt(
@@ -263,11 +276,13 @@ class Bench:
     def rate(self, host, small, large):
         setup = self.setup
         large_wasm = host.wasm
-        rows = measure.measure_rate(host, ["ours", "bare"], setup["threads"], setup["forks"], 1, setup["rate_ms"], setup["rate_repeats"])
+        rows = measure.measure_rate(
+            host, ["ours", "bare"], setup["threads"], setup["forks"], 1, setup["rate_ms"], setup["rate_repeats"], setup["rate_pairs"]
+        )
         host.folder, host.wasm = small, self.wasms[setup["small"]]
         measure.run(host.binary, "many", host.folder, host.wasm, setup["many"])
         rows += measure.measure_rate(
-            host, ["ours", "bare"], setup["threads"], setup["forks"], setup["many"], setup["rate_ms"], setup["rate_repeats_many"]
+            host, ["ours", "bare"], setup["threads"], setup["forks"], setup["many"], setup["rate_ms"], setup["rate_repeats"]
         )
         host.folder, host.wasm = large, large_wasm
         self.result["rate"] = rows
@@ -297,6 +312,7 @@ def main():
     parser.add_argument("--results", type=pathlib.Path)
     parser.add_argument("--modules", help="only these, with commas between them")
     parser.add_argument("--add", action="store_true", help="keep what the last run wrote of other modules: a long run in parts")
+    parser.add_argument("--rate", action="store_true", help="only how many hits a second there are; the rest is as in the last run")
     parser.add_argument("build", type=pathlib.Path)
     options = parser.parse_args()
 
@@ -306,8 +322,8 @@ def main():
         setup = QUICK if options.quick else FULL
         if options.modules:
             setup["modules"] = options.modules.split(",")
-            setup["main"] = setup["main"] if setup["main"] in setup["modules"] else setup["modules"][-1]
-            setup["small"] = setup["small"] if setup["small"] in setup["modules"] else setup["modules"][0]
+        if options.rate:
+            setup["parts"], setup["modules"] = ["rate"], [setup["main"]]
         started = time.monotonic()
         out = TOP / "build/bench"
         out.mkdir(parents=True, exist_ok=True)
@@ -320,7 +336,10 @@ def main():
             bench.all()
             results = bench.to_json(info, time.monotonic() - started)
         name = "quick.json" if options.quick else "results.json"
-        if options.add and (out / name).exists():
+        if options.rate:
+            earlier = json.loads((out / name).read_text())
+            results = {**earlier, "rate": results["rate"], "seconds": earlier["seconds"] + results["seconds"]}
+        elif options.add and (out / name).exists():
             results = joined(json.loads((out / name).read_text()), results)
         (out / name).write_text(json.dumps(results, indent=1))
         say(f"{out.relative_to(TOP) / name} has all numbers")

@@ -9,6 +9,7 @@
  * path or SHA-256 miss DIR WASM WAY                one get in the folder DIR, which is empty
  *     publish DIR FILE ROUNDS          the bytes of FILE saved, and written with write(2), in turn
  *     rate DIR WASM WAY THREADS PROCESSES MS COUNT    modules a second; COUNT over 1: of `many`
+ *     turns DIR WASM WAY WAY THREADS MS PAIRS         the same of two ways, by the same threads in turn
  *     hold DIR WASM WAY                one module, until the standard input ends
  *
  * Prints one JSON object; times are nanoseconds. Modules are deleted outside of what is timed, but
@@ -659,6 +660,80 @@ static int do_rate(char **words, int count)
     return failed ? 1 : 0;
 }
 
+/* ---- two ways in turn, by the same threads ---- */
+
+/*
+ * What one process does faster than another, by where its memory happens to lie, is more than what
+ * is to be found out. So the same threads do both, in short turns: all wait for the last to be done
+ * before the next turn begins. The order is A B B A, so that what gets slower with time is in both.
+ */
+struct turns {
+    struct rig rig;
+    const struct way *ways[2];
+    unsigned count;
+    uint64_t for_ns;
+    pthread_barrier_t start, end;
+    _Atomic uint64_t done, until;
+};
+
+static unsigned way_of_turn(unsigned turn)
+{
+    return (turn % 4 == 1 || turn % 4 == 2) ? 1 : 0;
+}
+
+static void *take_turns(void *payload)
+{
+    struct turns *turns = payload;
+    for (unsigned turn = 0; turn < turns->count; turn++) {
+        const struct way *way = turns->ways[way_of_turn(turn)];
+        uint64_t done = 0, until;
+        pthread_barrier_wait(&turns->start);
+        until = atomic_load(&turns->until);
+        while (now_ns() < until) {
+            module_free(&turns->rig, way_load(way, &turns->rig));
+            done++;
+        }
+        atomic_fetch_add(&turns->done, done);
+        pthread_barrier_wait(&turns->end);
+    }
+    return NULL;
+}
+
+static int do_turns(char **words, int count)
+{
+    static struct turns turns;
+    const unsigned threads = number(words[4], MAX_THREADS);
+    pthread_t thread[MAX_THREADS];
+    (void)count;
+
+    turns.ways[0] = way_find(words[2]);
+    turns.ways[1] = way_find(words[3]);
+    turns.for_ns = number(words[5], 600000) * UINT64_C(1000000);
+    turns.count = 2 * number(words[6], 10000);
+    rig_open(&turns.rig, words[0], words[1]);
+    for (unsigned i = 0; i < 4; i++)
+        module_free(&turns.rig, way_load(turns.ways[i % 2], &turns.rig));
+    pthread_barrier_init(&turns.start, NULL, threads + 1);
+    pthread_barrier_init(&turns.end, NULL, threads + 1);
+    for (unsigned i = 0; i < threads; i++)
+        if (pthread_create(&thread[i], NULL, take_turns, &turns))
+            die("pthread_create failed");
+    printf("{\"per_second\":[");
+    for (unsigned turn = 0; turn < turns.count; turn++) {
+        const uint64_t started = now_ns();
+        atomic_store(&turns.done, 0);
+        atomic_store(&turns.until, started + turns.for_ns);
+        pthread_barrier_wait(&turns.start);
+        pthread_barrier_wait(&turns.end);
+        printf("%s[%u,%.1f]", turn ? "," : "", way_of_turn(turn),
+               (double)atomic_load(&turns.done) * 1e9 / (double)(now_ns() - started));
+    }
+    printf("]}\n");
+    for (unsigned i = 0; i < threads; i++)
+        pthread_join(thread[i], NULL);
+    return 0;
+}
+
 /* ---- memory ---- */
 
 /* Every page of the files that are mapped from below `dir`: what shared pages can be, they are. */
@@ -726,7 +801,8 @@ static const struct {
 } commands[] = {
     {"make", 2, 2, do_make},       {"many", 3, 3, do_many},     {"warm", 4, 3 + MAX_WAYS, do_warm},
     {"new", 3, 3, do_new},         {"sealed", 3, 3, do_sealed}, {"miss", 3, 3, do_miss},
-    {"publish", 3, 3, do_publish}, {"rate", 7, 7, do_rate},     {"hold", 3, 3, do_hold},
+    {"publish", 3, 3, do_publish}, {"rate", 7, 7, do_rate},     {"turns", 7, 7, do_turns},
+    {"hold", 3, 3, do_hold},
 };
 
 int main(int argc, char **argv)

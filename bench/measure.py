@@ -338,21 +338,37 @@ def measure_growth(host, work, wasm, counts, batches, rounds):
 
 # ---- modules a second ----
 
-def measure_rate(host, ways, threads, processes, many, milliseconds, repeats):
+def rate_of_threads(host, ways, number, milliseconds, pairs):
+    """Modules a second by `number` threads that take turns; ratios of turns that are next to each other."""
+    said = run(host.binary, "turns", host.folder, host.wasm, *ways, number, milliseconds, pairs)["per_second"]
+    got = {way: [value for which, value in said if which == i] for i, way in enumerate(ways)}
+    return got, pairs
+
+
+def rate_of_processes(host, ways, kind, number, many, milliseconds, repeats):
+    """The same of processes, or on many entries, which run one after the other."""
+    got = {way: [] for way in ways}
+    pair = (number, 1) if kind == "threads" else (1, number)
+    for i in range(repeats):
+        for way in ways if i % 2 == 0 else reversed(ways):
+            said = run(host.binary, "rate", host.folder, host.wasm, way, *pair, milliseconds, many)
+            got[way].append(said["per_second"])
+    return got, repeats
+
+
+def measure_rate(host, ways, threads, processes, many, milliseconds, repeats, pairs=0):
+    """`pairs`: so many turns of each way where threads are on one entry, instead of runs."""
     rows = []
     for kind, numbers in (("threads", threads), ("processes", processes)):
         for number in numbers:
-            row = {"kind": kind, "number": number, "entries": many}
-            got = {way: [] for way in ways}
-            for i in range(repeats):
-                for way in ways if i % 2 == 0 else reversed(ways):
-                    pair = (number, 1) if kind == "threads" else (1, number)
-                    said = run(host.binary, "rate", host.folder, host.wasm, way, *pair, milliseconds, many)
-                    got[way].append(said["per_second"])
+            if kind == "threads" and pairs:
+                got, n = rate_of_threads(host, ways, number, milliseconds, pairs)
+            else:
+                got, n = rate_of_processes(host, ways, kind, number, many, milliseconds, repeats)
+            row = {"kind": kind, "number": number, "entries": many, "n": n}
             for way in ways:
                 row[way] = statistics.median(got[way])
             row["ratio"] = statistics.median(a / b for a, b in zip(*(got[way] for way in ways)))
-            row["n"] = repeats
             rows.append(row)
     return rows
 
