@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py [--quick] [--docs] [--modules NAME,... [--add]] [--rate] [--results FILE] BUILD: measures ours side by side with others, prints a table, writes JSON and pictures.
+"""bench.py [--quick] [--docs] [--modules NAME,... [--add]] [--again PART] [--results FILE] BUILD: measures ours side by side with others, prints a table, writes JSON and pictures.
 
 BUILD is the build folder with the hosts in BUILD/bench. --quick: the small modules, ours and the bare engine, under two
 minutes. --docs: also the tables of docs/performance.md and the pictures docs/bench-*.svg. --results FILE: measures nothing,
@@ -315,7 +315,7 @@ def main():
     parser.add_argument("--results", type=pathlib.Path)
     parser.add_argument("--modules", help="only these, with commas between them")
     parser.add_argument("--add", action="store_true", help="keep what the last run wrote of other modules: a long run in parts")
-    parser.add_argument("--rate", action="store_true", help="only how many hits a second there are; the rest is as in the last run")
+    parser.add_argument("--again", choices=["rate", "rest"], help="only that part, of the main module; all else is as in the last run")
     parser.add_argument("build", type=pathlib.Path)
     options = parser.parse_args()
 
@@ -325,8 +325,8 @@ def main():
         setup = QUICK if options.quick else FULL
         if options.modules:
             setup["modules"] = options.modules.split(",")
-        if options.rate:
-            setup["parts"], setup["modules"] = ["rate"], [setup["main"]]
+        if options.again:
+            setup["parts"], setup["modules"] = [options.again], [setup["main"]]
         started = time.monotonic()
         out = TOP / "build/bench"
         out.mkdir(parents=True, exist_ok=True)
@@ -339,9 +339,11 @@ def main():
             bench.all()
             results = bench.to_json(info, time.monotonic() - started)
         name = "quick.json" if options.quick else "results.json"
-        if options.rate:
+        if options.again:
             earlier = json.loads((out / name).read_text())
-            results = {**earlier, "rate": results["rate"], "seconds": earlier["seconds"] + results["seconds"]}
+            part = {key: results[key] for key in (["rate"] if options.again == "rate" else ["publish", "container", "growth"])}
+            skipped = {key: why for key, why in earlier["skipped"].items() if key not in ("rate", *part)}
+            results = {**earlier, **part, "main": setup["main"], "skipped": skipped, "seconds": earlier["seconds"] + results["seconds"]}
         elif options.add and (out / name).exists():
             results = joined(json.loads((out / name).read_text()), results)
         (out / name).write_text(json.dumps(results, indent=1))
