@@ -304,7 +304,8 @@ def joined(earlier, now):
     rows = [row for row in earlier["rows"] if row["module"] not in measured] + now["rows"]
     sizes = {m: (now if m in measured else earlier)["sizes"][m] for m in MODULES if m in measured or m in earlier["sizes"]}
     newer, older = (earlier, now) if FULL["main"] not in measured and FULL["main"] in earlier["sizes"] else (now, earlier)
-    skipped = {**older["skipped"], **newer["skipped"]}
+    kept = {what: why for what, why in earlier["skipped"].items() if what.split(", ")[-1] not in measured}
+    skipped = {**kept, **now["skipped"]}
     return {**older, **newer, "rows": rows, "sizes": sizes, "skipped": skipped, "seconds": earlier["seconds"] + now["seconds"]}
 
 
