@@ -212,7 +212,7 @@ class Bench:
 
         for host in self.hosts.values():
             maps = host.made["maps"]
-            # Wasmer keeps the code of what it loaded until the engine ends: 81 loads of yosys were 24 GB.
+            # Wasmer keeps the code of what it loaded until the engine ends: yosys, loaded over and over, had 24 GB.
             pair = max(rounds, min(self.setup["pair"], int(BATCH_BYTES / (3 * host.artifact().stat().st_size))))
             limit = "bare" if maps else "map"
             yield lambda h=host, w=limit: of_host(h, pair, ["ours", w, "ours-digest"], "")
