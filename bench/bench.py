@@ -50,7 +50,7 @@ FULL = {
     "threads": [1, 2, 4, 8, 16, 32, 64],
     "forks": [1, 2, 4, 16, 64],
     "rate_ms": 500,
-    "rate_pairs": 60,  # of threads on one entry, which have a bar
+    "rate_pairs": 30,  # of threads on one entry, which have a bar
     "rate_repeats": 7,
     "many": 64,
     "publish": 40,
