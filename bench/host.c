@@ -9,8 +9,8 @@
  * path or SHA-256 miss DIR WASM WAY                one get in the folder DIR, which is empty
  *     publish DIR FILE ROUNDS          the bytes of FILE saved, and written with write(2), in turn
  *     rate DIR WASM WAY THREADS PROCESSES MS COUNT    modules a second; COUNT over 1: of `many`
- *     turns DIR WASM WAY WAY THREADS MS PAIRS         the same of two ways, by the same threads in turn
- *     hold DIR WASM WAY                one module, until the standard input ends
+ *     turns DIR WASM WAY WAY THREADS MS PAIRS         the same of two ways, by the same threads in
+ * turn hold DIR WASM WAY                one module, until the standard input ends
  *
  * Prints one JSON object; times are nanoseconds. Modules are deleted outside of what is timed, but
  * in `rate`.
