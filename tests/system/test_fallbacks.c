@@ -338,6 +338,7 @@ static int run_few_descriptors(void *unused)
     close(next);
     for (int more = 0; more <= 6; more++) {
         const unsigned before = scratch_descriptors();
+        usleep(150000); /* a load that judges the folder anew, which takes one more */
         switch (under_limit(&l, RLIMIT_NOFILE, (rlim_t)(next + more))) {
         case WASMCACHE_REASON_NONE:
             hits++;
@@ -354,7 +355,7 @@ static int run_few_descriptors(void *unused)
     }
     printf("descriptors: %u hits, of which %u from bytes, %u unreadable\n", hits, fallbacks,
            unreadable);
-    assert_true(hits > 1 && unreadable && fallbacks == (unsigned)engine_maps());
+    assert_true(hits > 1 && unreadable > 1 && fallbacks == (unsigned)engine_maps());
     limited_end(&l);
     return 0;
 }
