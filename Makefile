@@ -9,7 +9,7 @@
 #   make interop    one directory for Wasmer's own Rust cache and ours; what it needs is built once: some twenty minutes
 #   make check-headers, check-includes, check-symbols, check-style, check-install, check-fuzz
 #   make bench-quick                              ours and the bare engine on small modules: two minutes
-#   make bench      side by side with other caches, on modules up to 69 MB: an hour, and more the first time (builds them);
+#   make bench      side by side with other caches, on modules up to 69 MB: 90 minutes, and more the first time (builds them);
 #                   writes the tables of docs/performance.md, and docs/bench-*.svg
 #   make install [PREFIX=/usr/local] [DESTDIR=]   make format    make clean
 #

@@ -3,14 +3,17 @@
  * bench-ENGINE WORD...: measures inside a process; bench.py calls it, and prints and judges.
  *
  *     make DIR WASM                    compiles, and makes the folder of a rig (host.h)
- *     many DIR WASM COUNT              adds COUNT entries of the same module, with another name
- * each warm DIR WASM ROUNDS WAY...      in each round each way once, in turn new DIR WASM WAY one
- * module, from main on sealed DIR WASM PATH|DIGEST      the same from a cache that is sealed, by
- * path or SHA-256 miss DIR WASM WAY                one get in the folder DIR, which is empty
+ *     many DIR WASM COUNT              adds COUNT entries of the same module, each named otherwise
+ *     warm DIR WASM ROUNDS WAY...      in each round each way once, in turn
+ *     new DIR WASM WAY                 one module, from main on
+ *     sealed DIR WASM PATH|DIGEST      the same from a sealed cache, by path or SHA-256
+ *     miss DIR WASM WAY                one get in the folder DIR, which is empty
  *     publish DIR FILE ROUNDS          the bytes of FILE saved, and written with write(2), in turn
- *     rate DIR WASM WAY THREADS PROCESSES MS COUNT    modules a second; COUNT over 1: of `many`
- *     turns DIR WASM WAY WAY THREADS MS PAIRS         the same of two ways, by the same threads in
- * turn hold DIR WASM WAY                one module, until the standard input ends
+ *     rate DIR WASM WAY THREADS PROCESSES MS COUNT
+ *                                      modules a second; COUNT over 1: of `many`
+ *     turns DIR WASM WAY WAY THREADS MS PAIRS
+ *                                      the same of two ways, by the same threads in turn
+ *     hold DIR WASM WAY                one module, until the standard input ends
  *
  * Prints one JSON object; times are nanoseconds. Modules are deleted outside of what is timed, but
  * in `rate`.
