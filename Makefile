@@ -11,6 +11,8 @@
 #   make bench-quick                              ours and the bare engine on small modules: two minutes
 #   make bench      side by side with other caches, on modules up to 69 MB: 90 minutes, and more the first time (builds them);
 #                   writes the tables of docs/performance.md, and docs/bench-*.svg
+#   make bench-crowd [ROUNDS=1000]                many that want the same module at once; dead leaders; cold starts
+#   make bench-evict                              what the order of eviction saves, against others: a minute
 #   make install [PREFIX=/usr/local] [DESTDIR=]   make format    make clean
 #
 # WASMTIME_ROOT=DIR, WASMER_ROOT=DIR  engines of your own      WERROR=ON  warnings are errors      JOBS=N
@@ -29,7 +31,7 @@ build = wasmtime=$$(tools/engine-wasmtime --have) && wasmer=$$(tools/engine-wasm
 # test,PRESET
 test = ctest --preset $(1) -j $(JOBS)
 
-.PHONY: build run wasmer check check-large check-asan check-tsan interop check-headers check-includes check-symbols check-style \
+.PHONY: build run wasmer bench-crowd bench-evict check check-large check-asan check-tsan interop check-headers check-includes check-symbols check-style \
 	check-install check-fuzz bench bench-quick install format clean set-up-check set-up-run set-up-bench
 
 build:
@@ -129,6 +131,18 @@ bench-quick: set-up-bench
 	@$(MAKE) build
 	@cmake --build build/release -j $(JOBS) --target bench_hosts $(if $(V),-v)
 	@bench/bench.py --quick build/release
+
+# One compile of a module by many, and what an order of eviction saves.
+bench-crowd: set-up-bench
+	@tools/modules sqlite >/dev/null || [ $$? -eq 3 ]
+	@$(MAKE) build
+	@cmake --build build/release -j $(JOBS) --target bench_hosts $(if $(V),-v)
+	@bench/crowd.sh build/release $(ROUNDS)
+
+bench-evict:
+	@$(MAKE) build
+	@cmake --build build/release -j $(JOBS) --target bench_evict $(if $(V),-v)
+	@build/release/bench/bench-evict
 
 install: build
 	@cmake --install build/release --prefix "$(PREFIX)"

@@ -343,14 +343,15 @@ json_t *cli_json_entry(wasmcache *cache, const wasmcache_entry *entry)
     json_t *object;
 
     object = json_pack(
-        "{s:o,s:o,s:o,s:o,s:s,s:I,s:o,s:o,s:o,s:o,s:o,s:o}", /* */
-        "key", cli_json_key(&entry->key),                    /* */
+        "{s:o,s:o,s:o,s:o,s:s,s:I,s:o,s:o,s:o,s:o,s:o,s:b,s:o}", /* */
+        "key", cli_json_key(&entry->key),                        /* */
         "namespace", cli_json_text(entry->engine_namespace), "path", cli_json_text(path), "kind",
         known ? json_string(cli_text_kind(entry->kind)) : json_null(), "state",
         cli_text_state(entry->state), "file_bytes", (json_int_t)entry->file_bytes, "artifact_bytes",
         json_number(entry->artifact_bytes), "wasm_bytes", json_number(entry->wasm_bytes),
         "compile_ms", entry->compile_ns ? cli_json_ms(entry->compile_ns) : json_null(), "created",
-        json_time(entry->created), "last_used", json_time(entry->last_used), "fingerprint",
+        json_time(entry->created), "last_used", json_time(entry->last_used), "pinned",
+        entry->pinned, "fingerprint",
         known ? json_string(cli_text_fingerprint(fingerprint, entry->fingerprint)) : json_null());
     free(path);
     return object;

@@ -48,6 +48,10 @@ extern const struct cli_command cli_command_verify;
 extern const struct cli_command cli_command_rm;
 extern const struct cli_command cli_command_clear;
 extern const struct cli_command cli_command_dir;
+extern const struct cli_command cli_command_stats;
+extern const struct cli_command cli_command_prune;
+extern const struct cli_command cli_command_pin;
+extern const struct cli_command cli_command_unpin;
 
 /* The environment, or NULL in a set-uid program, where the caller's environment is not ours. An
  * empty variable is as good as none. */

@@ -38,6 +38,8 @@ static void print_entry(wasmcache *cache, const wasmcache_entry *entry)
         cli_print("%-12s %s\n", "created", cli_text_time(text, entry->created));
     if (entry->last_used)
         cli_print("%-12s %s\n", "last used", cli_text_time(text, entry->last_used));
+    if (entry->pinned)
+        cli_print("%-12s %s\n", "pinned", "yes");
     if (known)
         cli_print("%-12s %s\n", "fingerprint", cli_text_fingerprint(text, entry->fingerprint));
     if (path)

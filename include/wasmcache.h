@@ -147,7 +147,8 @@ typedef enum wasmcache_event_type {
     WASMCACHE_EVENT_FALLBACK,      /* a slower way was taken: mapped bytes instead of the file */
     WASMCACHE_EVENT_OFF,           /* the cache directory cannot be used; once, until it can be */
     WASMCACHE_EVENT_ON,            /* it can be used again */
-    WASMCACHE_EVENT_UNATTACHED     /* what an engine is cannot be told: it runs uncached; once */
+    WASMCACHE_EVENT_UNATTACHED,    /* what an engine is cannot be told: it runs uncached; once */
+    WASMCACHE_EVENT_WAIT           /* another thread or process compiles it: this call waits */
 } wasmcache_event_type;
 
 /* What happened. Borrowed: valid only during the callback. Strings are never NULL. */
@@ -211,6 +212,15 @@ WASMCACHE_API int wasmcache_key_from_fd(wasmcache_key *out, wasmcache_key_algori
 /* A key whose digest the caller has. EMISUSE: length is not the algorithm's. */
 WASMCACHE_API int wasmcache_key_from_digest(wasmcache_key *out, wasmcache_key_algorithm algorithm,
                                             const uint8_t *digest, size_t length);
+/*
+ * The key of the same content for the tenant of that salt (1 to 128 bytes): the SHA-256 of a tag,
+ * the salt's length as 8 bytes little-endian, the salt, the algorithm and the key's bytes. For
+ * loads, saves and removals of what a get with that salt files. A salt that others do not know is
+ * what keeps them from asking for the tenant's entries by name. EMISUSE: `key` is invalid, the salt
+ * NULL, empty or too long.
+ */
+WASMCACHE_API int wasmcache_key_salted(wasmcache_key *out, const wasmcache_key *key,
+                                       const void *salt, size_t length);
 /* From 64 (SHA-256) or 16 (xxh64) hex digits, either case. EMISUSE: anything else. */
 WASMCACHE_API int wasmcache_key_from_hex(wasmcache_key *out, const char *hex);
 /* Writes the key as upper-case hex and returns `out`. An invalid key gives "". */
@@ -260,6 +270,26 @@ typedef enum wasmcache_verify {
                                   directories that something else checks */
 } wasmcache_verify;
 
+/* Flags of wasmcache_layer. */
+enum {
+    WASMCACHE_LAYER_SEALED = 1u, /* as WASMCACHE_SEALED */
+    WASMCACHE_LAYER_PROMOTE = 2u /* what is hit there is copied to the cache's own directory */
+};
+
+/* A directory that is only read, and asked when the cache's own does not have an entry: baked into
+ * an image, or for the whole system. Judged as the cache's own; what is wrong with it is counted.
+ */
+typedef struct wasmcache_layer {
+    size_t size; /* sizeof(wasmcache_layer) */
+    const char *dir;
+    unsigned flags; /* WASMCACHE_LAYER_... */
+} wasmcache_layer;
+
+#define WASMCACHE_LAYER_INIT                                                                       \
+    {                                                                                              \
+        sizeof(wasmcache_layer), NULL, 0                                                           \
+    }
+
 typedef struct wasmcache_options {
     size_t size;     /* sizeof(wasmcache_options) */
     const char *dir; /* the cache directory; made with all its parents when first needed.
@@ -283,12 +313,29 @@ typedef struct wasmcache_options {
     unsigned save_count_max; /* how many saves may wait; a get that would be one more saves by
                                 itself. 0: 64 */
     uint64_t save_bytes_max; /* the same, in bytes of wasm; 0: 256 MiB */
+    /* What the directory may hold. A save that would make it 5 % more evicts first: what is too
+     * old, then entries of engines that nobody used for a week, then what is worth least
+     * (docs/operations.md). If nothing may go the save fails with EFULL. */
+    uint64_t max_bytes;       /* 0: 5 GiB; WASMCACHE_UNLIMITED. An entry that is larger by itself is
+                                 not saved */
+    uint64_t max_entries;     /* 0: any number */
+    uint64_t max_age_seconds; /* since its last use; 0: any */
+    unsigned max_disk_percent;    /* entries may take as much of what they take and what is free on
+                                     the file system; 0: all of it */
+    unsigned evict_after_seconds; /* an entry stays so long after it was saved; 0: 60 */
+    unsigned memory_modules;      /* so many modules that were got or loaded as counted ones stay in
+                                     memory, by attachment, for the next that wants one; 0: none */
+    uint64_t memory_bytes;        /* of their artifacts in all; 0: 1 GiB */
+    const wasmcache_layer *const *layers; /* in the order in which they are asked; copied */
+    size_t layer_count;                   /* at most 16 */
 } wasmcache_options;
+
+#define WASMCACHE_UNLIMITED UINT64_MAX
 
 #define WASMCACHE_OPTIONS_INIT                                                                     \
     {                                                                                              \
         sizeof(wasmcache_options), NULL, 0, WASMCACHE_SHARE_PRIVATE, NULL, 0, NULL, NULL,          \
-            WASMCACHE_VERIFY_ONCE, 0, NULL, NULL, 0, 0                                             \
+            WASMCACHE_VERIFY_ONCE, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0               \
     }
 
 /*
@@ -484,8 +531,8 @@ typedef enum wasmcache_outcome {
     WASMCACHE_HIT,
     WASMCACHE_COMPILED,
     WASMCACHE_SAVED, /* of wasmcache_save() alone */
-    WASMCACHE_JOINED /* of requests alone (wasmcache_async.h): the module of another one that was
-                        under way */
+    WASMCACHE_JOINED /* a module that another thread of this process made meanwhile, from the same
+                        wasm with the same attachment */
 } wasmcache_outcome;
 
 /* The constant name of an outcome: "failed", "hit", "compiled", "saved", "joined". */
@@ -506,30 +553,77 @@ typedef struct wasmcache_report {
     uint64_t compile_ns;     /* the engine's compile call alone */
     uint64_t save_ns;        /* to serialize and publish */
     uint64_t total_ns;
-    int save_later; /* 1: it is to be saved on the save_executor; save_error is 0 then */
+    int save_later;   /* 1: it is to be saved on the save_executor; save_error is 0 then */
+    int in_memory;    /* 1: a hit in memory; no file was looked at */
+    int layer;        /* a hit in a layer: which, from 1; 0: in none */
+    uint64_t wait_ns; /* for another's compile of it */
 } wasmcache_report;
 
 #define WASMCACHE_REPORT_INIT                                                                      \
     {                                                                                              \
         sizeof(wasmcache_report), WASMCACHE_FAILED, WASMCACHE_REASON_NONE, 0, {0, 0, {0}}, 0, 0,   \
-            0, 0, 0, 0, 0, 0                                                                       \
+            0, 0, 0, 0, 0, 0, 0, 0, 0                                                              \
     }
 
 /* Flags of wasmcache_get_options. */
 enum {
     WASMCACHE_GET_RECOMPILE = 1u, /* do not look; compile, and replace the entry that is there */
-    WASMCACHE_GET_NO_SAVE = 2u    /* compile on a miss, but save nothing */
+    WASMCACHE_GET_NO_SAVE = 2u,   /* compile on a miss, but save nothing */
+    WASMCACHE_GET_MUST_HIT = 4u,  /* never compile, never wait: EMISS on a miss */
+    WASMCACHE_GET_NO_WAIT = 8u    /* compile at once although another does */
 };
 
+/* What a get does now. */
+typedef enum wasmcache_phase {
+    WASMCACHE_PHASE_LOOKUP = 1,
+    WASMCACHE_PHASE_WAIT,    /* another thread or process compiles it */
+    WASMCACHE_PHASE_COMPILE, /* the engine's call */
+    WASMCACHE_PHASE_SAVE
+} wasmcache_phase;
+
+/* The constant name of a phase: "lookup", "wait", "compile", "save". */
+WASMCACHE_API const char *wasmcache_phase_name(wasmcache_phase phase);
+
+/* Borrowed: valid only during the callback. */
+typedef struct wasmcache_progress {
+    size_t size; /* of this struct in the library */
+    wasmcache_phase phase;
+    wasmcache_key key;       /* length 0: not known yet */
+    wasmcache_reason reason; /* why it is not a hit, once that is known */
+    uint64_t wasm_bytes;     /* 0: not known yet */
+    uint64_t artifact_bytes; /* the same */
+    uint64_t phase_ns;       /* since the phase began */
+    uint64_t total_ns;       /* since the call began */
+} wasmcache_progress;
+
+/*
+ * Called at the start of each phase after the lookup, and at least each 100 ms of a wait (as soon
+ * as a signal handler of the host's has run, too); not during the engine's own compile call. On the
+ * thread of the call; of a request, on its worker. Non-zero: the get returns EABORTED, and nothing
+ * is left of it; others that wanted the same module go on. At WASMCACHE_PHASE_SAVE it means not to
+ * save: the module is returned, and report->save_error is EABORTED. It must return, and must not
+ * get, load or save.
+ */
+typedef int (*wasmcache_tick_fn)(const wasmcache_progress *progress, void *payload);
+
 typedef struct wasmcache_get_options {
-    size_t size;       /* sizeof(wasmcache_get_options) */
-    unsigned flags;    /* WASMCACHE_GET_... */
-    unsigned reserved; /* 0 */
+    size_t size;      /* sizeof(wasmcache_get_options) */
+    unsigned flags;   /* WASMCACHE_GET_... */
+    unsigned wait_ms; /* how long to wait for another thread or process that compiles the same;
+                         0: 60,000. After that it waits as long again for whoever else lost its
+                         patience and compiles, then compiles itself. WASMCACHE_GET_NO_WAIT: not at
+                         all */
+    wasmcache_tick_fn tick; /* NULL: none */
+    void *tick_payload;
+    const void *salt;   /* of a tenant: entries with another salt, or with none, are not found, and
+                           what is saved is filed under wasmcache_key_salted(). Borrowed until the
+                           call returns, of a request until its callback */
+    size_t salt_length; /* at most 128; 0: no salt */
 } wasmcache_get_options;
 
 #define WASMCACHE_GET_OPTIONS_INIT                                                                 \
     {                                                                                              \
-        sizeof(wasmcache_get_options), 0, 0                                                        \
+        sizeof(wasmcache_get_options), 0, 0, NULL, NULL, NULL, 0                                   \
     }
 
 /*
@@ -537,12 +631,14 @@ typedef struct wasmcache_get_options {
  * call returns, on the calling thread. `options` and `report` may be NULL. On success *out holds
  * one reference, which the caller gives back with wasmcache_module_release().
  *
+ * If another thread or process of this host compiles the same module just now, it waits for that
+ * one (WASMCACHE_EVENT_WAIT; docs/threads.md), for at most options->wait_ms.
  * EENGINE: the engine's own error; its text is the detail's message. EIO: a path or descriptor that
- * cannot be read (the source, never the cache). EABORTED: fetch refused. EMISS: a digest without
- * fetch, or an engine without a compiler, and it is not in the cache. EMISUSE: out, source or
- * attachment NULL, NULL bytes with a length, a length over PTRDIFF_MAX, an unknown kind, flag or
- * size, a kind the engine was built without. ENOMEM. A save that fails is no error:
- * report->save_error and an event tell.
+ * cannot be read (the source, never the cache). EABORTED: fetch or tick refused. EMISS: a digest
+ * without fetch, an engine without a compiler, or WASMCACHE_GET_MUST_HIT, and it is not in the
+ * cache. EMISUSE: out, source or attachment NULL, NULL bytes with a length, a length over
+ * PTRDIFF_MAX, an unknown kind, flag or size, a kind the engine was built without. ENOMEM. A save
+ * that fails is no error: report->save_error and an event tell.
  */
 WASMCACHE_API int wasmcache_get(wasmcache_module **out, wasmcache_attachment *attachment,
                                 wasmcache_kind kind, const wasmcache_source *source,
@@ -609,6 +705,63 @@ WASMCACHE_API int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kin
 WASMCACHE_API int wasmcache_contains(wasmcache_attachment *attachment, wasmcache_kind kind,
                                      const wasmcache_key *key);
 
+/* ---- numbers ---------------------------------------------------------------------------------
+ */
+
+typedef enum wasmcache_stats_scope {
+    WASMCACHE_STATS_PROCESS = 1, /* of this cache object since it was opened */
+    WASMCACHE_STATS_DIRECTORY    /* of all that used the directory and closed, flushed or saved
+                                    since, as far as they could write to it */
+} wasmcache_stats_scope;
+
+/* Each get, load or request counts once: as a hit, a memory hit, joined, or a miss, which may be a
+ * compile. */
+typedef struct wasmcache_stats {
+    size_t size; /* set by WASMCACHE_STATS_INIT */
+    uint64_t hits;
+    uint64_t memory_hits;
+    uint64_t layer_hits;     /* of the hits: those in a read-only layer */
+    uint64_t layer_failures; /* entries of layers that could not be used */
+    uint64_t joined;         /* got the module of another thread */
+    uint64_t misses[16]; /* by enum wasmcache_reason; those that joined or compiled among them */
+    uint64_t compiles;
+    uint64_t compile_ns;
+    uint64_t spared_ns; /* what compiling took that hits loaded, as far as the entries tell */
+    uint64_t saves;     /* new entries */
+    uint64_t kept;      /* a sound one was there already */
+    uint64_t save_failures;
+    uint64_t removed; /* damaged entries */
+    uint64_t remove_failures;
+    uint64_t fallbacks; /* loaded from bytes where the engine could not map the file */
+    uint64_t waits;     /* for another's compile */
+    uint64_t wait_ns;
+    uint64_t evictions;
+    uint64_t evicted_bytes;
+    uint64_t loaded_bytes;      /* of artifacts */
+    uint64_t saved_bytes;       /* the same */
+    uint64_t hit_times[24];     /* hits by what the call took: under 1, 2, 4, ... microseconds, the
+                                   last: longer */
+    uint64_t compile_times[24]; /* compiles: the same in milliseconds */
+    uint64_t since;             /* DIRECTORY: when counting began, seconds since 1970; 0: never */
+    uint64_t bytes;             /* DIRECTORY, if `known`: size of all entries */
+    uint64_t entries;
+    uint64_t cleaned; /* when they were counted one by one last; 0: never */
+    int known;
+} wasmcache_stats;
+
+#define WASMCACHE_STATS_INIT                                                                       \
+    {                                                                                              \
+        sizeof(wasmcache_stats), 0, 0, 0, 0, 0, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
+            {0}, {0}, 0, 0, 0, 0, 0                                                                \
+    }
+
+/* Fills *out. A process that is killed has not counted what it did last; nothing is counted twice.
+ * EMISUSE, EOFF; DIRECTORY: EUNTRUSTED, EIO. */
+WASMCACHE_API int wasmcache_stats_read(wasmcache *cache, wasmcache_stats_scope scope,
+                                       wasmcache_stats *out);
+/* The directory's counters start from 0; its totals stay. EOFF, EUNTRUSTED, EIO, EBUSY, EFULL. */
+WASMCACHE_API int wasmcache_stats_reset(wasmcache *cache);
+
 /* ---- entries, without an engine ---------------------------------------------------------------
  */
 
@@ -634,12 +787,13 @@ typedef struct wasmcache_entry {
     uint64_t created;    /* seconds since 1970, 0: not known */
     uint64_t last_used;  /* the same: when it was saved or loaded last, to the hour, by a user whose
                             hints this cache reads and who could write them */
+    int pinned;          /* 1: it is not evicted */
 } wasmcache_entry;
 
 #define WASMCACHE_ENTRY_INIT                                                                       \
     {                                                                                              \
         sizeof(wasmcache_entry), WASMCACHE_REASON_NONE, 0, {0, 0, {0}}, WASMCACHE_MODULE, "", {0}, \
-            0, 0, 0, 0, 0, 0                                                                       \
+            0, 0, 0, 0, 0, 0, 0                                                                    \
     }
 
 /*
@@ -681,6 +835,52 @@ WASMCACHE_API int wasmcache_iterate(wasmcache_iterator **out, wasmcache *cache,
 WASMCACHE_API int wasmcache_iterator_next(wasmcache_iterator *iterator, wasmcache_entry *out);
 /* NULL is allowed. */
 WASMCACHE_API void wasmcache_iterator_close(wasmcache_iterator *iterator);
+
+/* Flags of wasmcache_prune_options. */
+enum {
+    WASMCACHE_PRUNE_DRY_RUN = 1u /* remove nothing, and say what would be */
+};
+
+typedef struct wasmcache_prune_options {
+    size_t size; /* sizeof(wasmcache_prune_options) */
+    unsigned flags;
+    unsigned reserved;        /* 0 */
+    uint64_t max_bytes;       /* 0: as the cache's options say; WASMCACHE_UNLIMITED */
+    uint64_t max_entries;     /* the same */
+    uint64_t max_age_seconds; /* the same */
+} wasmcache_prune_options;
+
+#define WASMCACHE_PRUNE_OPTIONS_INIT                                                               \
+    {                                                                                              \
+        sizeof(wasmcache_prune_options), 0, 0, 0, 0, 0                                             \
+    }
+
+typedef struct wasmcache_prune_result {
+    size_t size; /* set by WASMCACHE_PRUNE_RESULT_INIT */
+    uint64_t removed_entries;
+    uint64_t removed_bytes;
+    uint64_t removed_compile_ns; /* what compiling them took, as far as it is known */
+    uint64_t left_entries;
+    uint64_t left_bytes;
+    uint64_t failed; /* could not be removed */
+} wasmcache_prune_result;
+
+#define WASMCACHE_PRUNE_RESULT_INIT                                                                \
+    {                                                                                              \
+        sizeof(wasmcache_prune_result), 0, 0, 0, 0, 0, 0                                           \
+    }
+
+/*
+ * Brings the directory into its limits, or into narrower ones, and counts what it holds. `options`
+ * and `out` may be NULL. What is mapped somewhere stays usable there. EBUSY: another process does
+ * it; EOFF, EMISUSE, EIO (also: the cache is read-only), EUNTRUSTED, ENOMEM.
+ */
+WASMCACHE_API int wasmcache_prune(wasmcache *cache, const wasmcache_prune_options *options,
+                                  wasmcache_prune_result *out);
+/* Pins the entry of `key`, which need not be there: it is not evicted. `pinned` 0: not any more.
+ * EOFF, EMISUSE, EIO, EUNTRUSTED, EFULL. */
+WASMCACHE_API int wasmcache_pin(wasmcache *cache, const char *engine_namespace,
+                                const wasmcache_key *key, int pinned);
 
 /*
  * Removes temporary files whose writer is gone (told by their lock, not by age or pid). Sets

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "later.h"
+#include "memory.h"
 
 int wc_engine_describe(const wasmcache_attachment *attachment, const void *engine_error,
                        const char *doing, struct wc_error *err)
@@ -163,6 +164,8 @@ void wasmcache_detach(wasmcache_attachment *attachment)
     if (!attachment)
         return;
     wc_later_wait_attachment(attachment);
+    if (attachment->cache)
+        wc_memory_forget(attachment->cache->memory, attachment);
     attachment_free(attachment);
 }
 

@@ -7,7 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "flight.h"
 #include "later.h"
+#include "layers.h"
+#include "memory.h"
+#include "stats.h"
 
 /* ---- structs with their size first ---- */
 
@@ -42,6 +46,10 @@ void wc_sized_out(void *to, const void *from, size_t from_size)
 
 /* How long a check of an entry counts where the options do not say. */
 #define WEEK (UINT64_C(7) * 24 * 3600)
+/* What it may hold, and how many seconds an entry stays at least. */
+#define MAX_BYTES (UINT64_C(5) << 30)
+#define EVICT_AFTER 60
+#define MEMORY_BYTES (UINT64_C(1) << 30)
 
 /* ---- open and close ---- */
 
@@ -60,6 +68,8 @@ static int check_options(const wasmcache_options *o, struct wc_error *err)
         wrong = "unknown verify";
     else if (o->flags & WASMCACHE_SEALED && !(o->flags & WASMCACHE_READ_ONLY))
         wrong = "what is sealed is also read-only";
+    else if (o->max_disk_percent > 100)
+        wrong = "more than 100 percent of a disk";
     else if (o->trust_uid_count > 64 || (o->trust_uid_count && !o->trust_uids))
         wrong = "more than 64 trusted users, or none where some are counted";
     if (!wrong)
@@ -79,6 +89,35 @@ static int copy_dir(char **out, const char *dir)
     return 1;
 }
 
+/* 0: no memory. They are judged as the cache's own directory is, by the same users. */
+static int copy_layers(wasmcache *cache, const wasmcache_options *o)
+{
+    cache->layers = o->layer_count ? calloc(o->layer_count, sizeof(*cache->layers)) : NULL;
+    if (o->layer_count && !cache->layers)
+        return 0;
+    for (size_t i = 0; i < o->layer_count; i++) {
+        struct wc_store *layer = &cache->layers[i];
+        cache->layer_count = i + 1;
+        layer->flags = o->layers[i]->flags;
+        layer->gate = cache->store.gate;
+        if (!copy_dir(&layer->dir, o->layers[i]->dir))
+            return 0;
+    }
+    return 1;
+}
+
+static struct wc_limits limits_of(const wasmcache_options *o)
+{
+    const struct wc_limits limits = {
+        o->max_bytes ? o->max_bytes : MAX_BYTES,
+        o->max_entries ? o->max_entries : UINT64_MAX,
+        o->max_age_seconds ? o->max_age_seconds : UINT64_MAX,
+        o->max_disk_percent,
+        o->evict_after_seconds ? o->evict_after_seconds : EVICT_AFTER,
+    };
+    return limits;
+}
+
 static wasmcache *cache_new(const wasmcache_options *o)
 {
     wasmcache *cache = calloc(1, sizeof(*cache));
@@ -89,10 +128,21 @@ static wasmcache *cache_new(const wasmcache_options *o)
     if (o->dir)
         wc_hints_find_boot(&cache->hints);
     wc_later_init(&cache->later, o);
+    cache->flights = wc_flights_new();
+    cache->stats = wc_stats_new();
+    if (!cache->flights || !cache->stats)
+        goto fail;
+    if (o->memory_modules) {
+        cache->memory =
+            wc_memory_new(o->memory_modules, o->memory_bytes ? o->memory_bytes : MEMORY_BYTES);
+        if (!cache->memory)
+            goto fail;
+    }
     cache->verify = o->verify;
     cache->verify_seconds = o->verify_seconds ? o->verify_seconds : WEEK;
     cache->store.flags = o->flags;
     cache->store.gate.share = o->share;
+    cache->limits = limits_of(o);
     cache->on_event = o->on_event;
     cache->payload = o->payload;
     if (o->trust_uid_count) {
@@ -106,6 +156,8 @@ static wasmcache *cache_new(const wasmcache_options *o)
     if (o->dir && !copy_dir(&cache->store.dir, o->dir))
         goto fail;
     if (o->hints_dir && !copy_dir(&cache->hints_dir, o->hints_dir))
+        goto fail;
+    if (!copy_layers(cache, o))
         goto fail;
     return cache;
 fail:
@@ -187,11 +239,13 @@ int wasmcache_open(wasmcache **out, const wasmcache_options *options)
         return wc_error_publish(
             &err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL, "wasmcache_open: NULL"));
     *out = NULL;
-    rc = options ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_options, save_bytes_max),
+    rc = options ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_options, layer_count),
                                "wasmcache_options", &err)
                  : 0;
     if (rc == 0)
         rc = check_options(&o, &err);
+    if (rc == 0)
+        rc = wc_layers_check(&o, &err);
     if (rc < 0)
         return wc_error_publish(&err, rc);
     cache = cache_new(&o);
@@ -224,6 +278,12 @@ void wc_cache_unref(wasmcache *cache)
         return;
     wc_later_release(&cache->later);
     wc_hints_release(&cache->hints);
+    wc_flights_free(cache->flights);
+    wc_memory_free(cache->memory);
+    wc_stats_free(cache->stats);
+    for (size_t i = 0; i < cache->layer_count; i++)
+        free(cache->layers[i].dir);
+    free(cache->layers);
     free(cache->store.gate.trust_uids);
     free(cache->store.dir);
     free(cache->hints_dir);
@@ -251,9 +311,12 @@ void wc_cache_find_hints(wasmcache *cache, struct wc_hint_look *look,
 
 void wasmcache_close(wasmcache *cache)
 {
+    struct wc_error ignored;
     if (!cache)
         return;
     wc_later_wait(&cache->later);
+    wc_error_init(&ignored);
+    (void)wc_stats_flush(cache, 0, 0, NULL, &ignored);
     atomic_store(&cache->closed, 1);
     wc_cache_unref(cache);
 }

@@ -12,6 +12,8 @@
 #include "hint.h"
 #include "store_dir.h"
 
+struct later_save;
+
 /* Saves that wait for a worker (later.h). */
 struct wc_later {
     struct wasmcache_executor *executor; /* NULL: none waits */
@@ -22,6 +24,19 @@ struct wc_later {
     pthread_cond_t done; /* one is done */
     unsigned count;
     uint64_t bytes; /* of wasm */
+    struct later_save *first;
+};
+
+struct wc_flights;
+struct wc_memory;
+struct wc_stats;
+
+/* What the directory may hold (evict.h). */
+struct wc_limits {
+    uint64_t bytes, entries; /* UINT64_MAX: as many as there are */
+    uint64_t age;            /* seconds since the last use; UINT64_MAX: any */
+    unsigned disk_percent;   /* of what is free and what the entries take; 0: any */
+    uint64_t grace;          /* seconds; younger entries stay */
 };
 
 struct wasmcache {
@@ -30,11 +45,17 @@ struct wasmcache {
     atomic_bool off;    /* the last use of the directory failed; an event told of it */
     atomic_bool noexec; /* the engine cannot map files from where the cache is */
     struct wc_store store;
+    struct wc_store *layers; /* read-only directories, asked in order after that (layers.h) */
+    size_t layer_count;
     struct wc_hints hints;
     char *hints_dir; /* where their table is; NULL: in the cache directory */
     wasmcache_verify verify;
     uint64_t verify_seconds; /* how long a check counts */
     struct wc_later later;
+    struct wc_flights *flights; /* compiles that are under way in this process */
+    struct wc_stats *stats;
+    struct wc_memory *memory; /* NULL: none */
+    struct wc_limits limits;
     wasmcache_event_fn on_event;
     void *payload;
 };

@@ -2,7 +2,9 @@
 #include "call.h"
 
 #include "key.h"
+#include "memory.h"
 #include "module.h"
+#include "stats.h"
 
 void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmcache_kind kind)
 {
@@ -14,7 +16,15 @@ void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmc
     call->replace = 0;
     call->report = empty;
     call->started = wc_os_monotonic_ns();
+    call->seen.ino = 0;
+    call->seen.ctime_ns = 0;
     call->cancelled = NULL;
+    call->wait_ns = 0;
+    call->tick = NULL;
+    call->tick_payload = NULL;
+    call->spared_ns = 0;
+    call->phase = WASMCACHE_PHASE_LOOKUP;
+    call->phase_started = call->started;
     call->folder.fd = -1;
     wc_hint_look_start(&call->look, NULL);
 }
@@ -81,11 +91,41 @@ void wc_call_leave(struct wc_call *call)
     wc_folder_close(&call->folder);
 }
 
+/* What a get or load came to. Saves and removals are counted where they happen, since a worker may
+ * do them later. */
+static void count(const struct wc_call *call)
+{
+    const wasmcache_report *report = &call->report;
+    struct wc_stats *stats = call->attachment->cache->stats;
+    if (report->wait_ns)
+        wc_stats_add(stats, WC_STAT_WAIT_NS, report->wait_ns);
+    if (report->in_memory) {
+        wc_stats_add(stats, WC_STAT_MEMORY_HITS, 1);
+        return;
+    }
+    if (report->outcome == WASMCACHE_HIT) {
+        wc_stats_hit(stats, report->total_ns);
+        if (report->layer)
+            wc_stats_add(stats, WC_STAT_LAYER_HITS, 1);
+        wc_stats_add(stats, WC_STAT_LOADED_BYTES, report->artifact_bytes);
+        wc_stats_add(stats, WC_STAT_SPARED_NS, call->spared_ns);
+        return;
+    }
+    if (report->outcome == WASMCACHE_JOINED)
+        wc_stats_add(stats, WC_STAT_JOINED, 1);
+    if (report->outcome == WASMCACHE_COMPILED)
+        wc_stats_compile(stats, report->compile_ns);
+    if (report->reason != WASMCACHE_REASON_NONE && report->reason != WASMCACHE_REASON_SOURCE)
+        wc_stats_add(stats, WC_STAT_MISSES + (unsigned)report->reason, 1);
+}
+
 void wc_call_close(struct wc_call *call, int rc)
 {
     call->report.total_ns = wc_os_monotonic_ns() - call->started;
     if (rc < 0)
         call->report.outcome = WASMCACHE_FAILED;
+    if (call->attachment && call->attachment->cache)
+        count(call);
 }
 
 int wc_call_end(struct wc_call *call, wasmcache_report *report, int rc, const struct wc_error *err)
@@ -96,11 +136,36 @@ int wc_call_end(struct wc_call *call, wasmcache_report *report, int rc, const st
     return wc_error_publish(err, rc);
 }
 
+static void count_event(const struct wc_call *call, wasmcache_event_type type)
+{
+    static const struct {
+        wasmcache_event_type type;
+        enum wc_stat stat;
+    } counted[] = {
+        {WASMCACHE_EVENT_SAVED, WC_STAT_SAVES},
+        {WASMCACHE_EVENT_KEPT, WC_STAT_KEPT},
+        {WASMCACHE_EVENT_SAVE_FAILED, WC_STAT_SAVE_FAILURES},
+        {WASMCACHE_EVENT_REMOVED, WC_STAT_REMOVED},
+        {WASMCACHE_EVENT_REMOVE_FAILED, WC_STAT_REMOVE_FAILURES},
+        {WASMCACHE_EVENT_FALLBACK, WC_STAT_FALLBACKS},
+        {WASMCACHE_EVENT_WAIT, WC_STAT_WAITS},
+    };
+    struct wc_stats *stats = call->attachment->cache->stats;
+    if (type == WASMCACHE_EVENT_HIT || type == WASMCACHE_EVENT_MISS)
+        return; /* a get counts what it came to, once */
+    for (size_t i = 0; i < sizeof(counted) / sizeof(*counted); i++)
+        if (counted[i].type == type)
+            wc_stats_add(stats, counted[i].stat, 1);
+    if (type == WASMCACHE_EVENT_SAVED)
+        wc_stats_add(stats, WC_STAT_SAVED_BYTES, call->report.artifact_bytes);
+}
+
 void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const char *path,
                   const struct wc_error *err, uint64_t ns)
 {
     char hex[WASMCACHE_KEY_HEX_SIZE];
     wasmcache_event fill = {0};
+    count_event(call, type);
     if (!wc_event_is_heard(call->attachment->cache))
         return;
     fill.engine_namespace = call->identity ? call->identity->engine_namespace : NULL;
@@ -123,6 +188,37 @@ int wc_call_go_on(const struct wc_call *call, struct wc_error *err)
     if (!call->cancelled || !atomic_load(call->cancelled))
         return 0;
     return wc_fail(err, WASMCACHE_EABORTED, 0, NULL, NULL, "The request was cancelled");
+}
+
+/* What is known of the call, for its caller. */
+static int ask_caller(const struct wc_call *call, struct wc_error *err)
+{
+    static const char *const doing[] = {"", "look it up", "wait for another compile", "compile",
+                                        "save"};
+    const uint64_t now = wc_os_monotonic_ns();
+    wasmcache_progress progress = {sizeof(progress),          call->phase,
+                                   call->report.key,          call->report.reason,
+                                   call->report.wasm_bytes,   call->report.artifact_bytes,
+                                   now - call->phase_started, now - call->started};
+    if (!call->tick || call->tick(&progress, call->tick_payload) == 0)
+        return 0;
+    return wc_fail(err, WASMCACHE_EABORTED, 0, NULL, NULL, "The caller did not want to %s",
+                   doing[call->phase]);
+}
+
+int wc_call_phase(struct wc_call *call, wasmcache_phase phase, struct wc_error *err)
+{
+    int rc = wc_call_go_on(call, err);
+    call->phase = phase;
+    if (call->tick)
+        call->phase_started = wc_os_monotonic_ns();
+    return rc < 0 ? rc : ask_caller(call, err);
+}
+
+int wc_call_tick(const struct wc_call *call, struct wc_error *err)
+{
+    int rc = wc_call_go_on(call, err);
+    return rc < 0 ? rc : ask_caller(call, err);
 }
 
 int wc_misuse(struct wc_error *err, const char *function, const char *what)
@@ -182,13 +278,32 @@ int wc_call_check_cache(struct wc_call *call, struct wc_error *err)
                    wasmcache_reason_name(call->report.reason));
 }
 
-int wc_call_count(wasmcache_module **out, struct wc_call *call, void *native, struct wc_error *err)
+wasmcache_module *wc_call_remembered(struct wc_call *call, const wasmcache_key *key)
+{
+    const wasmcache_attachment *a = call->attachment;
+    uint64_t bytes = 0;
+    wasmcache_module *module =
+        wc_memory_find(a->cache->memory, a, call->kind, key, call->started, &bytes);
+    if (module) {
+        call->report.outcome = WASMCACHE_HIT;
+        call->report.in_memory = 1;
+        call->report.key = *key;
+        call->report.artifact_bytes = bytes;
+    }
+    return module;
+}
+
+int wc_call_count(wasmcache_module **out, struct wc_call *call, const wasmcache_key *key,
+                  void *native, struct wc_error *err)
 {
     wasmcache_module *module = wc_module_new(&call->attachment->table, call->kind, native);
     if (!module) {
         call->attachment->table.module_free(call->kind, native);
         return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", NULL, "No memory for a module");
     }
+    if (key)
+        wc_memory_put(call->attachment->cache->memory, call->attachment, call->kind, key, module,
+                      call->report.artifact_bytes, call->started);
     *out = module;
     return 0;
 }

@@ -14,6 +14,12 @@
 #include "attachment.h"
 #include "hint.h"
 
+/* Of an entry that was looked at and could not be used, to see that another came. 0: of none. */
+struct wc_seen {
+    uint64_t ino;
+    int64_t ctime_ns;
+};
+
 struct wc_call {
     wasmcache_attachment *attachment;
     const struct wc_identity *identity; /* after wc_call_may_look() said yes */
@@ -24,7 +30,14 @@ struct wc_call {
     uint64_t started;
     struct wc_folder folder;      /* of the namespace, between enter and leave */
     struct wc_hint_look look;     /* the same */
+    struct wc_seen seen;          /* under the key, when it was looked for last */
     const atomic_bool *cancelled; /* of a request; NULL: nobody can cancel it */
+    uint64_t wait_ns;             /* how long it may wait for another's compile */
+    wasmcache_tick_fn tick;       /* NULL: none */
+    void *tick_payload;
+    uint64_t spared_ns; /* what compiling took that was loaded; 0: not known */
+    wasmcache_phase phase;
+    uint64_t phase_started;
 };
 
 void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmcache_kind kind);
@@ -64,12 +77,20 @@ int wc_call_enter(struct wc_call *call, struct wc_error *err);
 void wc_call_leave(struct wc_call *call);
 /* Between two steps. EABORTED: the request was cancelled. */
 int wc_call_go_on(const struct wc_call *call, struct wc_error *err);
+/* Enters the next phase. EABORTED: the caller does not want it, or the request was cancelled. */
+int wc_call_phase(struct wc_call *call, wasmcache_phase phase, struct wc_error *err);
+/* In the middle of one that may take long: at least each 100 ms. EABORTED as above. */
+int wc_call_tick(const struct wc_call *call, struct wc_error *err);
 /* Tells of something that happened to this call's entry. `path` and `err` may be NULL. */
 void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const char *path,
                   const struct wc_error *err, uint64_t ns);
 
-/* Counts what the engine gave. ENOMEM: it was freed. */
-int wc_call_count(wasmcache_module **out, struct wc_call *call, void *native, struct wc_error *err);
+/* The module of that key that is in memory; a reference. NULL: none is. Fills the report. */
+wasmcache_module *wc_call_remembered(struct wc_call *call, const wasmcache_key *key);
+/* Counts what the engine gave. `key`: it is of that, and is kept in memory if modules are; NULL: it
+ * is not. ENOMEM: it was freed. */
+int wc_call_count(wasmcache_module **out, struct wc_call *call, const wasmcache_key *key,
+                  void *native, struct wc_error *err);
 
 /* What the entry of this call has to be; after wc_call_may_look() said yes. */
 struct wc_expect wc_call_expect(const struct wc_call *call, const wasmcache_key *key);
@@ -80,7 +101,12 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
 /* The same for a request: is there a cache, load, count. EOFF too. */
 int wc_load_counted(wasmcache_module **out, struct wc_call *call, const wasmcache_key *key,
                     struct wc_error *err);
-/* The same with a file that was opened: from the descriptor if the engine maps files, else from its
+/* With a file that was opened in `folder` of `store`, the cache's own or a layer, and has a trailer
+ * or is an old entry: checks the artifact and has the engine load it. As wc_load(). */
+int wc_load_opened(struct wc_call *call, const struct wc_store *store,
+                   const struct wc_folder *folder, struct wc_entry_file *file,
+                   const wasmcache_key *key, void **native, struct wc_error *err);
+/* The engine's part of it: from the descriptor if the engine maps files, else from its
  * bytes. EENGINE: the engine does not load it. EIO, ENOMEM: it was not asked. */
 int wc_engine_load(struct wc_call *call, const struct wc_entry_file *file, void **native,
                    struct wc_error *err);

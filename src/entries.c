@@ -7,8 +7,11 @@
 #include <string.h>
 
 #include "cache.h"
+#include "evict.h"
 #include "key.h"
+#include "memory.h"
 #include "stamp.h"
+#include "stats.h"
 
 static int misuse(struct wc_error *err, const char *function)
 {
@@ -108,6 +111,7 @@ static void check_in(wasmcache_entry *out, wasmcache *cache, const struct wc_fol
         wc_hint_look_start(look, &cache->hints);
         wc_cache_find_hints(cache, look, folder, WC_GATE_LOOK);
     }
+    out->pinned = file.fd >= 0 && wc_is_pinned(folder, file.name);
     if (file.fd >= 0)
         out->last_used = wc_use_last(look, expect->engine_namespace, expect->key);
     wc_entry_file_close(&file);
@@ -162,8 +166,12 @@ static int open_for_removal(struct wc_folder *folder, wasmcache *cache,
     return wc_store_open_folder(folder, &cache->store, engine_namespace, WC_GATE_LOOK, err);
 }
 
-static int remove_now(const struct wc_folder *folder, const char *name, struct wc_error *err)
+static int remove_now(wasmcache *cache, const struct wc_folder *folder, const char *name,
+                      struct wc_error *err)
 {
+    struct wc_error ignored = *err;
+    struct wc_os_stat st;
+    int known;
     int rc, fd = wc_os_open_read(folder->fd, name); /* one that can be locked, if there is one */
     if (fd < 0 && fd != -ENOENT)
         fd = wc_os_open_identity(folder->fd, name);
@@ -173,8 +181,11 @@ static int remove_now(const struct wc_folder *folder, const char *name, struct w
     if (fd < 0)
         return wc_fail(err, WASMCACHE_EIO, fd, "open", folder->path, "Cannot open %s/%s",
                        folder->path, name);
+    known = wc_os_fstat(fd, &st) == 0;
     rc = wc_store_remove(folder, name, fd, err);
     wc_os_close(fd);
+    if (rc == 0 && known)
+        (void)wc_stats_flush(cache, -(int64_t)st.size, -1, NULL, &ignored);
     return rc == WASMCACHE_EBUSY ? 0 : rc; /* it is gone; what took its place is another */
 }
 
@@ -189,8 +200,9 @@ int wasmcache_remove(wasmcache *cache, const char *engine_namespace, const wasmc
     rc = open_for_removal(&folder, cache, engine_namespace, key, "wasmcache_remove", &err);
     if (rc < 0)
         return wc_error_publish(&err, rc);
+    wc_memory_forget_key(cache->memory, engine_namespace, key);
     wc_entry_name(name, key);
-    rc = remove_now(&folder, name, &err);
+    rc = remove_now(cache, &folder, name, &err);
     wc_folder_close(&folder);
     return wc_error_publish(&err, rc);
 }
@@ -212,7 +224,10 @@ int wasmcache_remove_damaged(wasmcache *cache, const char *engine_namespace,
     if (rc == 0)
         rc = wc_entry_file_verify(&file, &err);
     if (rc == WASMCACHE_ECORRUPT) {
+        struct wc_error ignored = err;
         rc = wc_store_remove(&folder, file.name, file.fd, &err);
+        if (rc == 0)
+            (void)wc_stats_flush(cache, -(int64_t)file.st.size, -1, NULL, &ignored);
         rc = rc == WASMCACHE_EBUSY ? WASMCACHE_EMISS : rc;
     } else if (rc == 0 || rc == WASMCACHE_EMISMATCH || rc == WASMCACHE_ENEWER) {
         rc = wc_fail(&err, WASMCACHE_EMISS, 0, NULL, file.path, "%s is not damaged", file.path);

@@ -104,6 +104,11 @@ void wc_digest_free(struct wc_digest_state *state)
 
 /* ---- the trailer ---- */
 
+uint64_t wc_entry_bytes(uint64_t artifact_bytes)
+{
+    return artifact_bytes + wc_entry_padding(artifact_bytes) + WC_TRAILER_SIZE;
+}
+
 unsigned wc_entry_padding(uint64_t artifact_bytes)
 {
     return (unsigned)(-artifact_bytes & 7);

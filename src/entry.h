@@ -78,6 +78,8 @@ void wc_digest_add(struct wc_digest_state *state, const void *bytes, size_t leng
 void wc_digest_finish(struct wc_digest_state *state, struct wc_digest *out);
 void wc_digest_free(struct wc_digest_state *state);
 
+/* Bytes of the whole file. */
+uint64_t wc_entry_bytes(uint64_t artifact_bytes);
 /* Bytes of padding behind an artifact. */
 unsigned wc_entry_padding(uint64_t artifact_bytes);
 

@@ -210,6 +210,21 @@ const char *wasmcache_outcome_name(wasmcache_outcome outcome)
     return "unknown";
 }
 
+const char *wasmcache_phase_name(wasmcache_phase phase)
+{
+    switch (phase) {
+    case WASMCACHE_PHASE_LOOKUP:
+        return "lookup";
+    case WASMCACHE_PHASE_WAIT:
+        return "wait";
+    case WASMCACHE_PHASE_COMPILE:
+        return "compile";
+    case WASMCACHE_PHASE_SAVE:
+        return "save";
+    }
+    return "unknown";
+}
+
 const char *wasmcache_version(void)
 {
     return WASMCACHE_VERSION;

@@ -26,6 +26,8 @@ const char *wasmcache_event_name(wasmcache_event_type type)
         return "on";
     case WASMCACHE_EVENT_UNATTACHED:
         return "unattached";
+    case WASMCACHE_EVENT_WAIT:
+        return "wait";
     }
     return "unknown";
 }

@@ -71,20 +71,6 @@ int wc_pool_is_ours(const struct wc_pool *pool)
     return pool->pid == wc_os_pid();
 }
 
-/* The condition's clock is one that nobody sets. */
-static int init_progress(pthread_cond_t *progress)
-{
-    pthread_condattr_t attributes;
-    int rc = pthread_condattr_init(&attributes);
-    if (rc)
-        return rc;
-    rc = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    if (rc == 0)
-        rc = pthread_cond_init(progress, &attributes);
-    pthread_condattr_destroy(&attributes);
-    return rc;
-}
-
 /* What another process left of it, or what nobody uses any more. */
 static void pool_drop(struct wc_pool *pool)
 {
@@ -125,8 +111,8 @@ static struct wc_pool *pool_new(const wasmcache_executor_options *o, struct wc_e
         return NULL;
     }
     /* None of these asks for anything on Linux. */
-    if (pthread_mutex_init(&pool->lock, NULL) || pthread_cond_init(&pool->work, NULL) ||
-        init_progress(&pool->progress)) {
+    if (pthread_mutex_init(&pool->lock, NULL) || wc_os_cond_init(&pool->work) ||
+        wc_os_cond_init(&pool->progress)) {
         (void)wc_fail(err, WASMCACHE_ENOMEM, 0, "pthread_mutex_init", NULL,
                       "No lock for an executor");
         wc_os_bell_close(&pool->bell);
@@ -163,6 +149,36 @@ void wc_pool_park(struct wc_job *job)
 void wc_pool_unpark(struct wc_job *job)
 {
     list_move(&job->pool->running, job);
+}
+
+void wc_pool_sleep(struct wc_job *job, uint64_t ns)
+{
+    job->due = wc_os_monotonic_ns() + ns;
+    list_move(&job->pool->asleep, job);
+    pthread_cond_signal(&job->pool->work); /* who waits may have to wait less */
+}
+
+void wc_pool_wake(struct wc_job *job)
+{
+    if (job->in != &job->pool->asleep)
+        return;
+    list_move(&job->pool->queue, job);
+    pthread_cond_signal(&job->pool->work);
+}
+
+/* Wakes who has slept enough, and says how long the next one sleeps yet. 0: nobody does. */
+static uint64_t wake_due(struct wc_pool *pool)
+{
+    const uint64_t now = pool->asleep.first ? wc_os_monotonic_ns() : 0;
+    uint64_t next = 0;
+    for (struct wc_job *after, *job = pool->asleep.first; job; job = after) {
+        after = job->next;
+        if (job->due <= now)
+            wc_pool_wake(job);
+        else if (!next || job->due - now < next)
+            next = job->due - now;
+    }
+    return next;
 }
 
 static void one_less_outstanding(struct wc_pool *pool)
@@ -235,12 +251,23 @@ static void run(struct wc_pool *pool, struct wc_job *job)
     pthread_mutex_lock(&pool->lock);
 }
 
+static void wait_for_work(struct wc_pool *pool, uint64_t ns)
+{
+    pool->idle++;
+    if (ns)
+        wc_os_cond_wait(&pool->work, &pool->lock, ns);
+    else
+        pthread_cond_wait(&pool->work, &pool->lock);
+    pool->idle--;
+}
+
 static void *own_thread(void *argument)
 {
     struct wc_pool *pool = argument;
     int ours = 1;
     pthread_mutex_lock(&pool->lock);
     while (!pool->closing) {
+        const uint64_t next = wake_due(pool);
         if (calls_on_worker(pool) && pool->done.first) {
             deliver(pool, 1, &ours);
             if (!ours)
@@ -248,9 +275,7 @@ static void *own_thread(void *argument)
         } else if (pool->queue.first) {
             run(pool, pool->queue.first);
         } else {
-            pool->idle++;
-            pthread_cond_wait(&pool->work, &pool->lock);
-            pool->idle--;
+            wait_for_work(pool, next);
         }
     }
     pthread_mutex_unlock(&pool->lock);
@@ -506,6 +531,7 @@ static int pool_end(struct wc_pool *pool)
     pool->closing = 1;
     abort_all(&pool->queue);
     abort_all(&pool->parked);
+    abort_all(&pool->asleep);
     for (struct wc_job *job = pool->running.first; job; job = job->next)
         atomic_store(&job->cancelled, 1);
     pthread_cond_broadcast(&pool->work);

@@ -9,6 +9,7 @@
  *     queue    waits for a worker                  wc_executor_start()
  *     running  a worker has it: run() was called
  *     parked   waits for another job, no worker    wc_pool_park()
+ *     asleep   waits for a moment, no worker       wc_pool_sleep()
  *     done     its callback is due                 wc_pool_finish()
  *     none     deliver() was called, or never started
  *
@@ -37,6 +38,7 @@ struct wc_job {
     struct wc_jobs *in; /* NULL: none */
     atomic_uint refs;   /* of its callback, and of a pool of the host's that it was submitted to */
     atomic_bool cancelled;
+    uint64_t due;                     /* asleep: until then, by the monotonic clock */
     int silent;                       /* there is nothing to deliver, unless it was aborted */
     int aborted;                      /* it was finished without having been run to its end */
     void (*run)(struct wc_job *);     /* on a worker; finishes or parks it */
@@ -54,7 +56,7 @@ struct wc_pool {
     pthread_mutex_t lock;
     pthread_cond_t work;     /* own threads: something to do */
     pthread_cond_t progress; /* who waits: something is done, or nothing is left */
-    struct wc_jobs queue, running, parked, done;
+    struct wc_jobs queue, running, parked, asleep, done;
     unsigned outstanding; /* jobs whose callback has not returned yet */
     unsigned submitted;   /* jobs that the host's pool has not run yet */
     int closing;
@@ -78,6 +80,10 @@ int wc_executor_start(wasmcache_executor *executor, struct wc_job *job, wasmcach
 /* With the lock held. */
 void wc_pool_park(struct wc_job *job);   /* from running */
 void wc_pool_unpark(struct wc_job *job); /* to running; the calling worker runs it */
+/* From running, for `ns`; not in a pool of the host's, which has nobody to wake it. */
+void wc_pool_sleep(struct wc_job *job, uint64_t ns);
+/* Back to the queue, if it sleeps. */
+void wc_pool_wake(struct wc_job *job);
 void wc_pool_finish(struct wc_job *job); /* from any list; a silent one may be gone then */
 /* Gives the lock back; `finished`: wc_pool_finish() was called meanwhile. */
 void wc_pool_leave(struct wc_pool *pool, int finished);

@@ -10,13 +10,18 @@
  *                             -> wc_entry_file_verify           digest (store_dir.c)
  *                             -> wc_engine_load                 the engine, on the same descriptor
  *
+ * A miss asks for leave to compile, which it gets if no other thread or process does (flight.c).
  * A request (request.c) goes the same way, and looks between the two who else wants that key.
  *
  * No failure of the cache leaves this file as a failure of a get.
  */
 #include "get.h"
 
+#include "key.h"
 #include "later.h"
+
+/* How long to wait for another's compile where the options do not say. */
+#define WAIT_MS 60000u
 
 static int compile(struct wc_call *call, const struct wc_input *input, void **native,
                    void **engine_error, struct wc_error *err)
@@ -48,14 +53,17 @@ static int look(struct wc_call *call, const wasmcache_key *key, void **native)
 
 /* What was compiled is filed only under its own hash: the caller's memory may have changed since.
  */
-static int save_compiled(struct wc_call *call, const struct wc_input *input,
-                         const wasmcache_key *key, void *native)
+static int save_compiled(struct wc_call *call, const struct wc_get *get, void *native,
+                         struct wc_key_lock *lock)
 {
+    const wasmcache_key *key = &get->key;
     struct wc_error err;
     int rc;
     wc_error_init(&err);
-    rc = wc_input_unchanged(input, key, &err);
-    if (rc == 0 && wc_later_save(call, key, native) == 0) {
+    rc = wc_call_phase(call, WASMCACHE_PHASE_SAVE, &err);
+    if (rc == 0)
+        rc = wc_input_unchanged(&get->input, &get->content, &err);
+    if (rc == 0 && wc_later_save(call, key, native, lock) == 0) {
         call->report.save_later = 1;
         return 0;
     }
@@ -68,14 +76,19 @@ static int save_compiled(struct wc_call *call, const struct wc_input *input,
 int wc_get_check(struct wc_get *get, struct wc_call *call, const wasmcache_source *source,
                  const wasmcache_get_options *options, struct wc_error *err)
 {
-    const unsigned known = WASMCACHE_GET_RECOMPILE | WASMCACHE_GET_NO_SAVE;
+    const unsigned known = WASMCACHE_GET_RECOMPILE | WASMCACHE_GET_NO_SAVE |
+                           WASMCACHE_GET_MUST_HIT | WASMCACHE_GET_NO_WAIT;
+    const unsigned contradiction = WASMCACHE_GET_RECOMPILE | WASMCACHE_GET_MUST_HIT;
     wasmcache_get_options o = WASMCACHE_GET_OPTIONS_INIT;
     int rc = options
-                 ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_get_options, reserved),
+                 ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_get_options, salt_length),
                                "wasmcache_get_options", err)
                  : 0;
-    if (rc == 0 && (o.flags & ~known || o.reserved))
-        rc = wc_misuse(err, "wasmcache_get", "unknown flags, or a reserved field that is not 0");
+    if (rc == 0 && (o.flags & ~known || (o.flags & contradiction) == contradiction))
+        rc = wc_misuse(err, "wasmcache_get", "unknown flags, or flags that exclude each other");
+    if (rc == 0 && (o.salt_length > WC_SALT_MAX || (o.salt_length && !o.salt)))
+        rc =
+            wc_misuse(err, "wasmcache_get", "a salt of more than 128 bytes, or NULL with a length");
     if (rc == 0)
         rc = wc_source_check(&get->source, source, err);
     if (rc < 0) {
@@ -84,9 +97,23 @@ int wc_get_check(struct wc_get *get, struct wc_call *call, const wasmcache_sourc
     }
     call->flags = o.flags;
     call->replace = (o.flags & WASMCACHE_GET_RECOMPILE) != 0;
+    call->tick = o.tick;
+    call->tick_payload = o.tick_payload;
+    if (!(o.flags & WASMCACHE_GET_NO_WAIT))
+        call->wait_ns = (o.wait_ms ? o.wait_ms : WAIT_MS) * UINT64_C(1000000);
     wc_input_init(&get->input, &get->source);
     get->cached = 0;
+    get->flies = 0;
+    get->salt = o.salt;
+    get->salt_length = o.salt_length;
     return 0;
+}
+
+static void file_under_content(struct wc_get *get)
+{
+    get->key = get->content;
+    if (get->salt_length)
+        wc_key_salt(&get->key, &get->content, get->salt, get->salt_length);
 }
 
 int wc_get_key(struct wc_get *get, struct wc_call *call, struct wc_error *err)
@@ -99,7 +126,9 @@ int wc_get_key(struct wc_get *get, struct wc_call *call, struct wc_error *err)
         return 0;
     if (wc_input_is_file(&get->input))
         wc_call_look_later(call);
-    rc = wc_input_key(&get->input, &get->key, &call->look, err);
+    rc = wc_input_key(&get->input, &get->content, &call->look, err);
+    if (rc == 0)
+        file_under_content(get);
     call->report.key_ns = wc_os_monotonic_ns() - started;
     call->report.wasm_bytes = get->input.size;
     if (rc == WASMCACHE_ENOMEM) { /* the engine may have enough all the same */
@@ -112,22 +141,77 @@ int wc_get_key(struct wc_get *get, struct wc_call *call, struct wc_error *err)
     return rc;
 }
 
-int wc_get_module(struct wc_get *get, struct wc_call *call, void **native, void **engine_error,
-                  struct wc_error *err)
+/* Does it matter to others that this one compiles, and to this one that others do? */
+static int is_shared(const struct wc_get *get, const struct wc_call *call)
 {
-    struct wc_input *input = &get->input;
-    const int recompile = (call->flags & WASMCACHE_GET_RECOMPILE) != 0;
-    int rc;
+    const unsigned alone = WASMCACHE_GET_RECOMPILE | WASMCACHE_GET_NO_SAVE;
+    const wasmcache_source *source = &get->source;
+    const int has_bytes = source->type != WASMCACHE_SOURCE_DIGEST || source->fetch;
+    return get->cached && has_bytes && !(call->flags & alone) && call->attachment->table.compile;
+}
 
-    if (get->cached && recompile)
+int wc_get_look(struct wc_get *get, struct wc_call *call, void **native, struct wc_error *err)
+{
+    int rc;
+    if (get->cached && call->flags & WASMCACHE_GET_RECOMPILE)
         call->report.reason = WASMCACHE_REASON_RECOMPILE;
     else if (get->cached && look(call, &get->key, native) == 0)
-        return 0;
-
+        return WC_GET_DONE;
+    if (call->flags & WASMCACHE_GET_MUST_HIT)
+        return wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL,
+                       "The module is not in the cache (%s), and it was not to be compiled",
+                       wasmcache_reason_name(call->report.reason));
     rc = wc_call_go_on(call, err);
-    if (rc < 0)
-        return rc;
-    rc = wc_input_read(input, err);
+    return rc < 0 ? rc : WC_GET_MAKE;
+}
+
+/* What the flight's turn means for the get. LOOK: look again, and ask again if it is not there. */
+static int step_of(struct wc_get *get, struct wc_call *call, int turn, void **native)
+{
+    if (turn < 0)
+        return turn;
+    if (turn == WC_FLIGHT_LEAD)
+        return WC_GET_MAKE;
+    if (turn == WC_FLIGHT_JOINED || (turn == WC_FLIGHT_LOOK && look(call, &get->key, native) == 0))
+        return WC_GET_DONE;
+    return WC_GET_WAIT;
+}
+
+static void start_flight(struct wc_get *get, struct wc_call *call)
+{
+    if (!get->flies)
+        wc_flight_start(&get->flight, call, &get->key);
+    get->flies = 1;
+}
+
+int wc_get_ask(struct wc_get *get, struct wc_call *call, void **native, uint64_t *ns,
+               struct wc_error *err)
+{
+    if (!is_shared(get, call))
+        return WC_GET_MAKE;
+    start_flight(get, call);
+    *ns = 0;
+    return step_of(get, call, wc_flight_ask(&get->flight, native, ns, err), native);
+}
+
+int wc_get_wait(struct wc_get *get, struct wc_call *call, void **native, struct wc_error *err)
+{
+    int step;
+    if (!is_shared(get, call))
+        return WC_GET_MAKE;
+    start_flight(get, call);
+    do
+        step = step_of(get, call, wc_flight_wait(&get->flight, native, err), native);
+    while (step == WC_GET_WAIT);
+    return step;
+}
+
+int wc_get_make(struct wc_get *get, struct wc_call *call, void **native, void **engine_error,
+                struct wc_error *err)
+{
+    struct wc_key_lock none = WC_KEY_LOCK_INIT;
+    struct wc_input *input = &get->input;
+    int rc = wc_input_read(input, err);
     if (rc < 0) {
         if (rc != WASMCACHE_EMISS)
             call->report.reason = WASMCACHE_REASON_SOURCE;
@@ -135,10 +219,12 @@ int wc_get_module(struct wc_get *get, struct wc_call *call, void **native, void 
     }
     call->report.wasm_bytes = input->size;
     /* The file changed since it was hashed: what it holds now may be known too. */
-    if (get->cached && wc_input_file_under(input, &get->key) && !recompile &&
-        look(call, &get->key, native) == 0)
-        return 0;
-    rc = wc_call_go_on(call, err);
+    if (get->cached && wc_input_file_under(input, &get->content)) {
+        file_under_content(get);
+        if (!(call->flags & WASMCACHE_GET_RECOMPILE) && look(call, &get->key, native) == 0)
+            return 0;
+    }
+    rc = wc_call_phase(call, WASMCACHE_PHASE_COMPILE, err);
     if (rc == 0)
         rc = compile(call, input, native, engine_error, err);
     if (rc < 0)
@@ -147,8 +233,37 @@ int wc_get_module(struct wc_get *get, struct wc_call *call, void **native, void 
     call->report.save_error = WASMCACHE_EOFF;
     if (get->cached && !(call->flags & WASMCACHE_GET_NO_SAVE) &&
         !(call->attachment->cache->store.flags & WASMCACHE_READ_ONLY))
-        call->report.save_error = save_compiled(call, input, &get->key, *native);
+        call->report.save_error =
+            save_compiled(call, get, *native, get->flies ? &get->flight.lock : &none);
     return 0;
+}
+
+void wc_get_land(struct wc_get *get, struct wc_call *call, int rc, void *native)
+{
+    enum wc_flight_end end = WC_FLIGHT_VAIN;
+    if (!get->flies)
+        return;
+    get->flies = 0;
+    if (rc == WASMCACHE_EABORTED || !wasmcache_key_equal(&get->flight.key, &get->key))
+        end = WC_FLIGHT_NOTHING;
+    else if (rc == 0 && (call->report.outcome == WASMCACHE_HIT || call->report.save_error == 0))
+        end = WC_FLIGHT_PUBLISHED;
+    if (rc < 0 ||
+        (wc_flight_is_awaited(&get->flight) && !wc_get_is_of(get, call, &get->flight.key)))
+        native = NULL;
+    wc_flight_land(&get->flight, end, native);
+}
+
+int wc_get_module(struct wc_get *get, struct wc_call *call, void **native, void **engine_error,
+                  struct wc_error *err)
+{
+    int step = wc_get_look(get, call, native, err);
+    if (step == WC_GET_MAKE)
+        step = wc_get_wait(get, call, native, err);
+    if (step == WC_GET_MAKE)
+        step = wc_get_make(get, call, native, engine_error, err);
+    wc_get_land(get, call, step, *native);
+    return step;
 }
 
 int wc_get_is_of(const struct wc_get *get, const struct wc_call *call, const wasmcache_key *key)
@@ -156,11 +271,11 @@ int wc_get_is_of(const struct wc_get *get, const struct wc_call *call, const was
     struct wc_error err;
     if (!wasmcache_key_equal(&get->key, key))
         return 0;
-    if (call->report.outcome == WASMCACHE_HIT ||
+    if (call->report.outcome == WASMCACHE_HIT || call->report.outcome == WASMCACHE_JOINED ||
         (call->report.outcome == WASMCACHE_COMPILED && call->report.save_error == 0))
         return 1;
     wc_error_init(&err);
-    return wc_input_unchanged(&get->input, key, &err) == 0;
+    return wc_input_unchanged(&get->input, &get->content, &err) == 0;
 }
 
 void wc_get_release(struct wc_get *get, struct wc_call *call)
@@ -181,11 +296,39 @@ int wc_get_check_call(struct wc_call *call, const wasmcache_report *report, cons
     return rc;
 }
 
-/* What the two forms of get share. `engine_error` NULL: the error's text is enough. */
-static int get_native(struct wc_call *call, void **native, void **engine_error,
-                      const wasmcache_source *source, const wasmcache_get_options *options,
-                      const wasmcache_report *report, const void *out, const char *function,
-                      struct wc_error *err)
+int wc_get_remembered(const struct wc_get *get, struct wc_call *call, wasmcache_module **out)
+{
+    const wasmcache_attachment *a = call->attachment;
+    if (!a->cache || !a->cache->memory || !get->cached || call->flags & WASMCACHE_GET_RECOMPILE)
+        return 0;
+    *out = wc_call_remembered(call, &get->key);
+    return *out != NULL;
+}
+
+int wc_get_count(wasmcache_module **out, const struct wc_get *get, struct wc_call *call,
+                 void *native, struct wc_error *err)
+{
+    const wasmcache *cache = call->attachment->cache;
+    const int keep = cache && cache->memory && get->cached && wc_get_is_of(get, call, &get->key);
+    return wc_call_count(out, call, keep ? &get->key : NULL, native, err);
+}
+
+static int run_get(struct wc_get *get, struct wc_call *call, void **native, void **engine_error,
+                   wasmcache_module **counted, struct wc_error *err)
+{
+    int rc = wc_get_key(get, call, err);
+    if (rc < 0 || (counted && wc_get_remembered(get, call, counted)))
+        return rc;
+    rc = wc_get_module(get, call, native, engine_error, err);
+    return rc == 0 && counted ? wc_get_count(counted, get, call, *native, err) : rc;
+}
+
+/* What the two forms of get share: a module of the engine's, or a counted one. `engine_error` NULL:
+ * the error's text is enough. */
+static int get_either(struct wc_call *call, void **native, void **engine_error,
+                      wasmcache_module **counted, const wasmcache_source *source,
+                      const wasmcache_get_options *options, const wasmcache_report *report,
+                      const void *out, const char *function, struct wc_error *err)
 {
     struct wc_get get;
     int rc = wc_get_check_call(call, report, out, function, err);
@@ -193,9 +336,7 @@ static int get_native(struct wc_call *call, void **native, void **engine_error,
         rc = wc_get_check(&get, call, source, options, err);
     if (rc)
         return rc;
-    rc = wc_get_key(&get, call, err);
-    if (rc == 0)
-        rc = wc_get_module(&get, call, native, engine_error, err);
+    rc = run_get(&get, call, native, engine_error, counted, err);
     wc_get_release(&get, call);
     return rc;
 }
@@ -211,8 +352,8 @@ int wasmcache_get_native(void **out, void **engine_error, wasmcache_attachment *
 
     wc_error_init(&err);
     wc_call_start(&call, attachment, kind);
-    rc = get_native(&call, &native, &error, source, options, report, engine_error ? out : NULL,
-                    "wasmcache_get_native", &err);
+    rc = get_either(&call, &native, &error, NULL, source, options, report,
+                    engine_error ? out : NULL, "wasmcache_get_native", &err);
     if (rc == 0)
         *out = native;
     else if (rc == WASMCACHE_EENGINE && engine_error)
@@ -226,13 +367,15 @@ int wasmcache_get(wasmcache_module **out, wasmcache_attachment *attachment, wasm
 {
     struct wc_error err;
     struct wc_call call;
+    wasmcache_module *module = NULL;
     void *native = NULL;
     int rc;
 
     wc_error_init(&err);
     wc_call_start(&call, attachment, kind);
-    rc = get_native(&call, &native, NULL, source, options, report, out, "wasmcache_get", &err);
+    rc = get_either(&call, &native, NULL, &module, source, options, report, out, "wasmcache_get",
+                    &err);
     if (rc == 0)
-        rc = wc_call_count(out, &call, native, &err);
+        *out = module;
     return wc_call_end(&call, report, rc, &err);
 }

@@ -305,6 +305,36 @@ int wasmcache_key_from_digest(wasmcache_key *out, wasmcache_key_algorithm algori
     return 0;
 }
 
+void wc_key_salt(wasmcache_key *out, const wasmcache_key *key, const void *salt, size_t length)
+{
+    static const char tag[] = "wasmcache-salt";
+    struct wc_sha256_state state;
+    uint8_t digest[32], size[8];
+    wc_put_number(size, length, sizeof(size));
+    wc_sha256_start(&state);
+    wc_sha256_add(&state, tag, sizeof(tag));
+    wc_sha256_add(&state, size, sizeof(size));
+    wc_sha256_add(&state, salt, length);
+    wc_sha256_add(&state, &key->algorithm, 1);
+    wc_sha256_add(&state, key->bytes, key->length);
+    wc_sha256_finish(&state, digest);
+    wc_key_of_sha256(out, digest);
+}
+
+int wasmcache_key_salted(wasmcache_key *out, const wasmcache_key *key, const void *salt,
+                         size_t length)
+{
+    struct wc_error err;
+    wc_error_init(&err);
+    if (!out || !wc_key_valid(key) || !salt || !length || length > WC_SALT_MAX)
+        return wc_error_publish(&err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                                              "wasmcache_key_salted: no key, or a salt of %zu "
+                                              "bytes; 1 to %d are allowed",
+                                              length, WC_SALT_MAX));
+    wc_key_salt(out, key, salt, length);
+    return 0;
+}
+
 static int hex_value(char c)
 {
     if (c >= '0' && c <= '9')

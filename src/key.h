@@ -32,6 +32,10 @@ void wc_key_of_sha256(wasmcache_key *out, const uint8_t digest[32]);
 int wc_key_of_digest(wasmcache_key *out, const char *algorithm, const void *digest, size_t length,
                      struct wc_error *err);
 
+/* As wasmcache_key_salted(), when the arguments were checked. `out` may be `key`. */
+enum { WC_SALT_MAX = 128 };
+void wc_key_salt(wasmcache_key *out, const wasmcache_key *key, const void *salt, size_t length);
+
 /* The key of the regular file `fd`, from its start; *size is how many bytes were hashed. `path` is
  * for messages, NULL if it is not known. EIO, EMISUSE, ENOMEM. */
 int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, const char *path,

@@ -5,7 +5,7 @@
 /*
  * Saves that a worker does after the get has returned.
  *
- *     if (wc_later_save(&call, &key, native) != 0)
+ *     if (wc_later_save(&call, &key, native, &lock) != 0)
  *         wc_save(&call, &key, native, &err);           // not taken: do it now
  *     wc_later_wait_attachment(attachment);             // before it ends
  *     wc_later_wait(&cache->later);
@@ -16,10 +16,18 @@
  */
 
 #include "call.h"
+#include "lock.h"
 
-/* 0: it was taken. 1: it has to be done now: there is no executor, this is the child of a fork, the
- * engine cannot clone, too many wait, or there is no memory. */
-int wc_later_save(const struct wc_call *call, const wasmcache_key *key, void *native);
+/* 0: it was taken, and `lock` with it, which is given back when it is done. 1: it has to be done
+ * now: there is no executor, this is the child of a fork, the engine cannot clone, too many wait,
+ * or there is no memory. */
+int wc_later_save(const struct wc_call *call, const wasmcache_key *key, void *native,
+                  struct wc_key_lock *lock);
+
+/* Is that module on its way already? Then *native is a clone, and *report what its get said, unless
+ * it is of another attachment or there is no memory. */
+int wc_later_find(const struct wc_call *call, const wasmcache_key *key, void **native,
+                  wasmcache_report *report);
 
 void wc_later_init(struct wc_later *later, const wasmcache_options *options);
 void wc_later_release(struct wc_later *later);

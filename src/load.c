@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "call.h"
+#include "layers.h"
 #include "stamp.h"
+#include "stats.h"
 
 /* From the file that was checked, without a copy. EENGINE: not this way. EBUSY: the stamp that it
  * was taken for checked by is not this file's any more. */
@@ -90,27 +92,30 @@ static void remove_damaged(struct wc_call *call, const struct wc_entry_file *fil
     rc = wc_call_enter(call, &err);
     if (rc == 0)
         rc = wc_store_remove(folder, file->name, file->fd, &err);
-    if (rc == 0)
+    if (rc == 0) {
         wc_call_tell(call, WASMCACHE_EVENT_REMOVED, file->path, NULL, 0);
-    else if (rc != WASMCACHE_EMISS && rc != WASMCACHE_EBUSY)
+        (void)wc_stats_flush(call->attachment->cache, -(int64_t)file->st.size, -1, NULL, &err);
+    } else if (rc != WASMCACHE_EMISS && rc != WASMCACHE_EBUSY)
         wc_call_tell(call, WASMCACHE_EVENT_REMOVE_FAILED, file->path, &err, 0);
 }
 
 /* Are the entries of this folder as good as code that the system itself runs? */
-static int is_sealed(const struct wasmcache *cache, const struct wc_folder *folder)
+static int is_sealed(const struct wasmcache *cache, const struct wc_store *store,
+                     const struct wc_folder *folder)
 {
-    return cache->store.flags & WASMCACHE_SEALED && folder->owner == 0 &&
-           wc_os_is_read_only(folder->fd);
+    const unsigned flag = store == &cache->store ? WASMCACHE_SEALED : WASMCACHE_LAYER_SEALED;
+    return store->flags & flag && folder->owner == 0 && wc_os_is_read_only(folder->fd);
 }
 
 /* Sees to it that the artifact is what was saved. As wc_entry_file_verify(). */
-static int check_artifact(struct wc_call *call, struct wc_entry_file *file, struct wc_stamp *stamp,
-                          struct wc_error *err)
+static int check_artifact(struct wc_call *call, const struct wc_store *store,
+                          const struct wc_folder *folder, struct wc_entry_file *file,
+                          struct wc_stamp *stamp, struct wc_error *err)
 {
     const struct wasmcache *cache = call->attachment->cache;
     int rc;
 
-    if (cache->verify == WASMCACHE_VERIFY_NEVER || is_sealed(cache, &call->folder))
+    if (cache->verify == WASMCACHE_VERIFY_NEVER || is_sealed(cache, store, folder))
         return 0;
     if (cache->verify == WASMCACHE_VERIFY_ONCE)
         wc_stamp_find(stamp, &call->look, file, cache->verify_seconds);
@@ -141,15 +146,12 @@ static int open_entry(struct wc_call *call, struct wc_entry_file *file,
     return rc < 0 ? rc : wc_store_open_entry(file, &a->cache->store, &call->folder, expect, err);
 }
 
-/* Finds the entry and has the engine load it. */
-static int load_from(struct wc_call *call, struct wc_entry_file *file, const wasmcache_key *key,
-                     void **native, struct wc_error *err)
+int wc_load_opened(struct wc_call *call, const struct wc_store *store,
+                   const struct wc_folder *folder, struct wc_entry_file *file,
+                   const wasmcache_key *key, void **native, struct wc_error *err)
 {
-    const struct wc_expect expect = wc_call_expect(call, key);
     struct wc_stamp stamp = {.found = 0};
-    int rc = open_entry(call, file, &expect, err);
-    if (rc == 0 && file->has_trailer)
-        rc = check_artifact(call, file, &stamp, err);
+    int rc = file->has_trailer ? check_artifact(call, store, folder, file, &stamp, err) : 0;
     if (rc < 0)
         return rc;
     call->report.artifact_bytes = file->trailer.artifact_bytes;
@@ -163,10 +165,35 @@ static int load_from(struct wc_call *call, struct wc_entry_file *file, const was
     }
     if (rc < 0)
         return rc;
+    call->spared_ns = file->trailer.compile_ns;
     if (file->trailer.wasm_bytes)
         call->report.wasm_bytes = file->trailer.wasm_bytes;
-    wc_use_note(&stamp, &call->look, expect.engine_namespace, key, file->trailer.compile_ns);
+    wc_use_note(&stamp, &call->look, call->identity->engine_namespace, key,
+                file->trailer.compile_ns);
     return 0;
+}
+
+/* Finds the entry in the cache's own directory and has the engine load it. */
+static int load_from(struct wc_call *call, struct wc_entry_file *file, const wasmcache_key *key,
+                     void **native, struct wc_error *err)
+{
+    const struct wc_expect expect = wc_call_expect(call, key);
+    int rc = open_entry(call, file, &expect, err);
+    if (rc == 0)
+        rc = wc_load_opened(call, &call->attachment->cache->store, &call->folder, file, key, native,
+                            err);
+    return rc;
+}
+
+/* What could not be used, so that it can be told from what another publishes there later. What was
+ * not there is not looked for again: it may be there by now, and would be taken for seen. */
+static void remember_seen(struct wc_call *call, const struct wc_entry_file *file, int rc)
+{
+    struct wc_os_stat st = file->st;
+    if (rc != WASMCACHE_EMISS && file->fd < 0 && call->folder.fd >= 0 && file->name[0])
+        (void)wc_os_stat_at(call->folder.fd, file->name, &st);
+    call->seen.ino = st.ino;
+    call->seen.ctime_ns = st.ctime_ns;
 }
 
 int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struct wc_error *err)
@@ -174,12 +201,23 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
     wasmcache_attachment *a = call->attachment;
     const uint64_t started = wc_os_monotonic_ns();
     struct wc_entry_file file = {.fd = -1};
-    int rc;
+    int corrupt, rc;
 
     call->report.key = *key;
     wc_call_look_later(call);
     rc = load_from(call, &file, key, native, err);
     call->report.load_ns = wc_os_monotonic_ns() - started;
+    if (rc < 0)
+        remember_seen(call, &file, rc);
+    corrupt = rc == WASMCACHE_ECORRUPT;
+    if (rc < 0 && a->cache->layer_count) {
+        if (corrupt)
+            remove_damaged(call, &file);
+        corrupt = 0;
+        if (wc_layers_load(call, &file, key, native) == 0)
+            rc = 0;
+        call->report.load_ns = wc_os_monotonic_ns() - started;
+    }
     if (rc == 0) {
         call->report.outcome = WASMCACHE_HIT;
         call->report.reason = WASMCACHE_REASON_NONE;
@@ -190,7 +228,7 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
         call->report.reason = off ? WASMCACHE_REASON_CACHE_OFF : wc_reason_of_error(rc);
         call->report.artifact_bytes = 0;
         wc_call_tell(call, WASMCACHE_EVENT_MISS, NULL, err, call->report.load_ns);
-        if (rc == WASMCACHE_ECORRUPT)
+        if (corrupt)
             remove_damaged(call, &file);
     }
     wc_entry_file_close(&file);
@@ -201,11 +239,18 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
 int wc_load_counted(wasmcache_module **out, struct wc_call *call, const wasmcache_key *key,
                     struct wc_error *err)
 {
+    wasmcache_module *module;
     void *native = NULL;
     int rc = wc_call_check_cache(call, err);
-    if (rc == 0)
-        rc = wc_load(call, key, &native, err);
-    return rc < 0 ? rc : wc_call_count(out, call, native, err);
+    if (rc < 0)
+        return rc;
+    module = wc_call_remembered(call, key);
+    if (module) {
+        *out = module;
+        return 0;
+    }
+    rc = wc_load(call, key, &native, err);
+    return rc < 0 ? rc : wc_call_count(out, call, key, native, err);
 }
 
 int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment, wasmcache_kind kind,

@@ -26,6 +26,11 @@ wasmcache_module *wc_module_new(const wasmcache_engine_table *table, wasmcache_k
     return module;
 }
 
+int wc_module_is_only(const wasmcache_module *module)
+{
+    return atomic_load_explicit(&module->refs, memory_order_acquire) == 1;
+}
+
 void *wasmcache_module_native(const wasmcache_module *module)
 {
     return module ? module->native : NULL;

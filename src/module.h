@@ -10,4 +10,7 @@
 wasmcache_module *wc_module_new(const wasmcache_engine_table *table, wasmcache_kind kind,
                                 void *native);
 
+/* 1: nobody has another reference than the one that the caller has, and keeps to itself. */
+int wc_module_is_only(const wasmcache_module *module);
+
 #endif

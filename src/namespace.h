@@ -32,6 +32,9 @@ void wc_entry_name(char out[WC_ENTRY_NAME_SIZE], const wasmcache_key *key);
 /* The key of a file name. -1: it is not an entry's name (only the upper-case form is one). */
 int wc_entry_name_parse(wasmcache_key *out, const char *name);
 
+/* The folder in a namespace that has a file of an entry's name if that entry is pinned. */
+#define WC_PINS ".pins"
+
 /* Files that are not entries yet, or no longer: ".tmp-{random}" while it is written,
  * ".old-{name}-{random}" while it is removed. */
 #define WC_TEMP_PREFIX ".tmp-"

@@ -3,7 +3,8 @@
  * What a worker does with a request:
  *
  *     take_off    the key; is there a flight for it? then park: the worker is free again
- *     fly         load, or load and compile and save, by the very functions of the blocking calls
+ *     fly         load, or load and compile and save, by the very functions of the blocking calls;
+ *                 or sleep while another process compiles it: the worker is free again
  *     land        off the list of flights; the result is its own and that of those parked for it;
  *                 or, if it says nothing about the module, the first of those becomes leader and
  *                 the same worker flies it
@@ -16,6 +17,9 @@
 #include <stdlib.h>
 
 #include "key.h"
+
+/* How long a request sleeps at most before it asks again whether it may go on: nobody wakes it. */
+#define SLEEP UINT64_C(20000000)
 
 static struct wasmcache_request *request_of(struct wc_job *job)
 {
@@ -99,11 +103,51 @@ static int take_off(struct wasmcache_request *r)
     return rc;
 }
 
+/* Another process, or a thread that is no request's, compiles it: WC_GET_WAIT, and the request is
+ * asleep and may be gone already. In a pool of the host's, which wakes nobody, its worker waits. */
+static int wait_for_others(struct wasmcache_request *r, void **native)
+{
+    struct wc_pool *pool = r->job.pool;
+    uint64_t ns;
+    int step;
+    if (pool->options.submit)
+        return wc_get_wait(&r->get, &r->call, native, &r->err);
+    step = wc_get_ask(&r->get, &r->call, native, &ns, &r->err);
+    if (step != WC_GET_WAIT) {
+        if (r->waits)
+            r->call.report.wait_ns = wc_os_monotonic_ns() - r->waits_since;
+        return step;
+    }
+    if (!r->waits)
+        r->waits_since = wc_os_monotonic_ns();
+    r->waits = 1;
+    wc_get_release(&r->get, &r->call); /* nothing stays open while it waits, but its lock */
+    pthread_mutex_lock(&pool->lock);
+    if (!pool->closing) {
+        wc_pool_sleep(&r->job, ns < SLEEP ? ns : SLEEP);
+        pthread_mutex_unlock(&pool->lock);
+        return step;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return wc_fail(&r->err, WASMCACHE_EABORTED, 0, NULL, NULL, "The executor is being freed");
+}
+
+/* As wc_get_module(), or WC_GET_WAIT as above. */
 static int get_counted(struct wasmcache_request *r)
 {
     void *native = NULL;
-    int rc = wc_get_module(&r->get, &r->call, &native, NULL, &r->err);
-    return rc < 0 ? rc : wc_call_count(&r->module, &r->call, native, &r->err);
+    int step;
+    if (!r->waits && wc_get_remembered(&r->get, &r->call, &r->module))
+        return 0;
+    step = r->waits ? WC_GET_MAKE : wc_get_look(&r->get, &r->call, &native, &r->err);
+    if (step == WC_GET_MAKE)
+        step = wait_for_others(r, &native);
+    if (step == WC_GET_WAIT)
+        return step;
+    if (step == WC_GET_MAKE)
+        step = wc_get_make(&r->get, &r->call, &native, NULL, &r->err);
+    wc_get_land(&r->get, &r->call, step, native);
+    return step < 0 ? step : wc_get_count(&r->module, &r->get, &r->call, native, &r->err);
 }
 
 static int fly(struct wasmcache_request *r)
@@ -214,6 +258,7 @@ static struct wasmcache_request *land(struct wasmcache_request *r, int rc)
     struct wasmcache_request *next = NULL;
     int for_all;
 
+    wc_get_land(&r->get, &r->call, rc, NULL); /* if it was cancelled while it waited */
     close_call(r, rc);
     for_all = r->flying && end_flight(r);
     if (r->type == WC_REQUEST_GET)
@@ -231,9 +276,13 @@ static struct wasmcache_request *land(struct wasmcache_request *r, int rc)
 static void run(struct wc_job *job)
 {
     struct wasmcache_request *r = request_of(job);
-    int rc = take_off(r);
+    int rc = r->waits ? 0 : take_off(r);
     while (rc <= 0 && r) {
-        r = land(r, rc < 0 ? rc : fly(r));
+        if (rc == 0)
+            rc = fly(r);
+        if (rc == WC_GET_WAIT)
+            return;
+        r = land(r, rc);
         rc = 0;
     }
 }
@@ -246,9 +295,11 @@ static void deliver(struct wc_job *job)
     wasmcache_error_detail detail = {sizeof(detail), 0, 0, "", "", ""};
     wasmcache_result result = {sizeof(result), 0, NULL, &r->call.report, &detail};
 
-    if (job->aborted)
+    if (job->aborted) {
+        wc_get_land(&r->get, &r->call, WASMCACHE_EABORTED, NULL); /* if it slept */
         close_call(r, wc_fail(&r->err, WASMCACHE_EABORTED, 0, NULL, NULL,
                               "The request was cancelled while it waited"));
+    }
     result.error = r->rc;
     if (r->rc < 0) {
         detail.error = r->rc;
@@ -400,8 +451,9 @@ int wasmcache_request_cancel(wasmcache_request *request)
             &err, wc_misuse(&err, "wasmcache_request_cancel", "NULL, or started before a fork"));
     pool = request->job.pool;
     pthread_mutex_lock(&pool->lock);
-    if (request->job.in == &pool->running) {
+    if (request->job.in == &pool->running || request->job.in == &pool->asleep) {
         atomic_store(&request->job.cancelled, 1);
+        wc_pool_wake(&request->job); /* others may wait for it: it ends as one that runs */
         found = WASMCACHE_CANCEL_ASKED;
     } else if (request->job.in == &pool->queue || request->job.in == &pool->parked) {
         if (request->leader)

@@ -24,6 +24,8 @@ struct wasmcache_request {
     struct wc_call call;
     wasmcache_key key; /* given, or of the source once `keyed` */
     int keyed;
+    int waits; /* GET: it slept until another process might have compiled it */
+    uint64_t waits_since;
     struct wc_get get; /* GET */
     void *native;      /* SAVE */
 

@@ -4,8 +4,10 @@
 #include <string.h>
 
 #include "call.h"
+#include "evict.h"
 #include "publish.h"
 #include "stamp.h"
+#include "stats.h"
 
 /* It is used from now on. An entry that was there before and stayed keeps what it cost. */
 static void note_use(struct wc_call *call, const wasmcache_key *key, enum wc_published published)
@@ -16,6 +18,15 @@ static void note_use(struct wc_call *call, const wasmcache_key *key, enum wc_pub
     if (wc_call_enter(call, &ignored) == 0)
         wc_use_note(NULL, &call->look, call->identity->engine_namespace, key, cost);
     wc_call_leave(call);
+}
+
+/* One entry more, and with it what was counted since the last one. */
+static void add_to_totals(const struct wc_call *call)
+{
+    const uint64_t size = wc_entry_bytes(call->report.artifact_bytes);
+    struct wc_error ignored;
+    wc_error_init(&ignored);
+    (void)wc_stats_flush(call->attachment->cache, (int64_t)size, 1, NULL, &ignored);
 }
 
 /* What the folder's name says of the artifacts in it has to be so, as far as it can be told. */
@@ -108,11 +119,15 @@ int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct
         /* What was compiled just now has no trailer of ours, whatever its last bytes look like. */
         call->report.artifact_bytes =
             call->report.outcome == WASMCACHE_COMPILED ? artifact.size : artifact_length(&artifact);
-        rc = publish(call, key, &artifact, &published, path, err);
+        rc = wc_evict_make_room(a->cache, wc_entry_bytes(call->report.artifact_bytes), err);
+        if (rc == 0)
+            rc = publish(call, key, &artifact, &published, path, err);
         a->table.artifact_free(&artifact);
     }
     if (rc == 0)
         note_use(call, key, published);
+    if (rc == 0 && published == WC_PUBLISHED_NEW)
+        add_to_totals(call);
     call->report.save_ns = wc_os_monotonic_ns() - started;
     if (rc < 0)
         wc_call_tell(call, WASMCACHE_EVENT_SAVE_FAILED, NULL, err, call->report.save_ns);

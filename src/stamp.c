@@ -10,6 +10,8 @@
 /* A stamp's value: the front of the digest, then when the entry was last used. The file is told by
  * its identity; the digest is compared so that a stamp says what was checked. */
 enum { DIGEST = 24, AT_USED = 24 };
+/* A use's value; its time is the last one. */
+enum { AT_COMPILE = 0, AT_USES = 8, AT_FIRST = 16 };
 
 static int is_recent(uint64_t then, uint64_t now, uint64_t seconds)
 {
@@ -65,9 +67,27 @@ void wc_use_note(struct wc_stamp *stamp, struct wc_hint_look *look, const char *
     if (!known)
         memset(use.value, 0, sizeof(use.value));
     if (compile_ns)
-        wc_put_number(use.value, compile_ns, 8);
+        wc_put_number(use.value + AT_COMPILE, compile_ns, 8);
+    if (!known)
+        wc_put_number(use.value + AT_FIRST, now, 8);
+    wc_put_number(use.value + AT_USES, wc_get_number(use.value + AT_USES, 8) + 1, 8);
     use.time = now;
     wc_hint_put(look, &entry, &use);
+}
+
+int wc_use_find(struct wc_worth *worth, struct wc_hint_look *look, const char *engine_namespace,
+                const wasmcache_key *key)
+{
+    struct wc_hint_about entry;
+    struct wc_hint hint;
+    wc_hint_of_entry(&entry, engine_namespace, key);
+    if (!wc_hint_find(look, &entry, &hint))
+        return 0;
+    worth->compile_ns = wc_get_number(hint.value + AT_COMPILE, 8);
+    worth->uses = wc_get_number(hint.value + AT_USES, 8);
+    worth->first = wc_get_number(hint.value + AT_FIRST, 8);
+    worth->last = hint.time;
+    return worth->compile_ns > 0 && worth->uses > 0; /* else the trailer may say more */
 }
 
 uint64_t wc_use_last(struct wc_hint_look *look, const char *engine_namespace,

@@ -11,6 +11,7 @@
 
 #include "hint.h"
 #include "store_dir.h"
+#include "worth.h"
 
 struct wc_stamp {
     struct wc_hint_about about;
@@ -31,7 +32,10 @@ void wc_stamp_make(struct wc_stamp *stamp, struct wc_hint_look *look,
  * Nothing where hints are not written. */
 void wc_use_note(struct wc_stamp *stamp, struct wc_hint_look *look, const char *engine_namespace,
                  const wasmcache_key *key, uint64_t compile_ns);
-/* Seconds since 1970, 0: not known. Looks in the file only. */
+/* Fills in what is known of its uses. 0: nothing. Looks in the file only, as does the next. */
+int wc_use_find(struct wc_worth *worth, struct wc_hint_look *look, const char *engine_namespace,
+                const wasmcache_key *key);
+/* Seconds since 1970, 0: not known. */
 uint64_t wc_use_last(struct wc_hint_look *look, const char *engine_namespace,
                      const wasmcache_key *key);
 

@@ -23,6 +23,18 @@ int wc_os_map(int fd, size_t size, const void **out)
     return 0;
 }
 
+void *wc_os_wiped_memory(size_t size, int *wipes)
+{
+    void *bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    *wipes = 0;
+    if (bytes == MAP_FAILED)
+        return NULL;
+#ifdef MADV_WIPEONFORK
+    *wipes = !LACKING(WC_OS_NO_WIPE) && madvise(bytes, size, MADV_WIPEONFORK) == 0;
+#endif
+    return bytes;
+}
+
 void wc_os_unmap(const void *bytes, size_t size)
 {
     if (bytes)

@@ -35,7 +35,9 @@ enum {
     WC_OS_NO_EVENTFD = 16,  /* a bell is a pipe */
     WC_OS_NO_STRAIGHT = 32, /* open_dir_straight and open_read_straight fail with -ENOSYS */
     WC_OS_NO_RESERVE = 64,  /* reserve does nothing */
-    WC_OS_NO_VIEW = 128     /* view fails with -EOPNOTSUPP */
+    WC_OS_NO_VIEW = 128,    /* view fails with -EOPNOTSUPP */
+    WC_OS_NO_BYTE_LOCKS = 256, /* try_lock_byte fails with -ENOLCK */
+    WC_OS_NO_WIPE = 512        /* wiped_memory is not wiped */
 };
 
 #ifdef WASMCACHE_TESTING
@@ -50,6 +52,11 @@ extern int64_t wc_os_euid_forced;
 /* The time since 1970 in nanoseconds if it is not -1; the age at which ctimes settle, the same. */
 extern int64_t wc_os_wall_forced;
 extern int64_t wc_os_settles_forced;
+/* What the monotonic clock says if it is not -1. */
+extern int64_t wc_os_monotonic_forced;
+/* Called instead of a sleep or a wait for a condition (without its lock) with how long that is at
+ * most. 0: wait all the same. NULL: none. */
+extern int (*wc_os_wait_hook)(uint64_t ns);
 #endif
 
 /* ---- descriptors ---- */
@@ -116,6 +123,14 @@ int wc_os_check_write(int fd);
 /* Takes the lock that lives as long as this open file; -EWOULDBLOCK: another has it. */
 int wc_os_try_lock(int fd);
 /*
+ * Takes the lock of one byte, which may lie beyond the end, for as long as this open file
+ * description lives or until it is given back; `fd` is open for writing. -EWOULDBLOCK: another
+ * description has it. -ENOLCK and others: there are no such locks here.
+ */
+int wc_os_try_lock_byte(int fd, uint64_t offset);
+/* Gives it back, whoever else has a descriptor of the same description. */
+void wc_os_unlock_byte(int fd, uint64_t offset);
+/*
  * The path under which this thread can open the same file again. -ENOENT: there is none (no /proc,
  * or something else in its place). `st`: what fstat said of fd before, NULL: it is asked now. 1:
  * the path is right, and size or times of the file are not those of `st` any more.
@@ -126,6 +141,8 @@ int wc_os_fd_path(int fd, const struct wc_os_stat *st, char out[40]);
  * cannot leave it as it is. 0: that cannot be said there (a network, FUSE, one that is not known).
  */
 int64_t wc_os_settles_after_ns(int fd);
+/* How much a user without privileges may still write to the file system of a directory. */
+int wc_os_free_bytes(const char *path, uint64_t *out);
 /* 1 if programs may not be mapped from the file system of `fd`, 0 if they may or it is unknown. */
 int wc_os_is_noexec(int fd);
 /* 1 if the file system of `fd` is mounted read-only, 0 if not or it is unknown. */
@@ -136,7 +153,10 @@ int wc_os_map(int fd, size_t size, const void **out);
  * page is there when this returns, so that one that cannot be read, or is beyond the end of the
  * file now, fails here. -EOPNOTSUPP: not on this system; read instead. */
 int wc_os_view(int fd, uint64_t offset, size_t size, const void **out);
-/* Undoes either. */
+/* Memory that is all zero; if it can be had (*wipes: 1), in the child of a fork again. NULL: none.
+ */
+void *wc_os_wiped_memory(size_t size, int *wipes);
+/* Undoes any of these. */
 void wc_os_unmap(const void *bytes, size_t size);
 /* 1 if this process can have no descriptor more, or not three times `size` of memory: what a loader
  * that was handed so much may have missed. Asks by trying, `fd` for the descriptor. */
@@ -219,6 +239,13 @@ int wc_os_random(void *out, size_t size);
 int wc_os_thread_start(pthread_t *out, size_t stack, void *(*body)(void *), void *argument);
 /* How many CPUs this process may use, at least 1. */
 unsigned wc_os_cpus(void);
+
+/* Returns after that time, or earlier: after a signal handler of the host's ran. */
+void wc_os_sleep(uint64_t ns);
+/* A condition whose waits are by the monotonic clock. -ENOMEM. */
+int wc_os_cond_init(pthread_cond_t *cond);
+/* Until it is signalled or that time is over; or earlier. */
+void wc_os_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns);
 
 /* A descriptor to poll: readable from a ring to the next hush. It never blocks. */
 struct wc_os_bell {

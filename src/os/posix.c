@@ -8,7 +8,6 @@
 #include "os/private.h"
 
 #include <string.h>
-#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -27,6 +26,7 @@ int (*wc_os_hook)(const char *call);
 int64_t wc_os_euid_forced = -1;
 int64_t wc_os_wall_forced = -1;
 int64_t wc_os_settles_forced = -1;
+int64_t wc_os_monotonic_forced = -1;
 #endif
 
 /* For descriptors that are only looked at. */
@@ -339,16 +339,6 @@ int wc_os_check_write(int fd)
     return wc_os_result(faccessat(fd, ".", W_OK | X_OK, AT_EACCESS));
 }
 
-int wc_os_try_lock(int fd)
-{
-    int rc;
-    ENTER("try_lock");
-    do
-        rc = flock(fd, LOCK_EX | LOCK_NB);
-    while (rc < 0 && errno == EINTR);
-    return wc_os_result(rc);
-}
-
 /* As snprintf would, at a tenth of the cost. */
 static void put_fd_path(char out[40], unsigned fd)
 {
@@ -390,6 +380,16 @@ static int is_mounted_with(int fd, unsigned long flag)
 {
     struct statvfs vfs;
     return fstatvfs(fd, &vfs) == 0 && (vfs.f_flag & flag) != 0;
+}
+
+int wc_os_free_bytes(const char *path, uint64_t *out)
+{
+    struct statvfs vfs;
+    ENTER("free_bytes");
+    if (statvfs(path, &vfs) < 0)
+        return -errno;
+    *out = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    return 0;
 }
 
 int wc_os_is_noexec(int fd)
@@ -434,7 +434,12 @@ static struct timespec clock_now(clockid_t id)
 
 uint64_t wc_os_monotonic_ns(void)
 {
-    struct timespec now = clock_now(CLOCK_MONOTONIC);
+    struct timespec now;
+#ifdef WASMCACHE_TESTING
+    if (wc_os_monotonic_forced >= 0)
+        return (uint64_t)wc_os_monotonic_forced;
+#endif
+    now = clock_now(CLOCK_MONOTONIC);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 

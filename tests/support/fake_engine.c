@@ -152,6 +152,8 @@ static int fake_compile(void *self, wasmcache_kind kind, const void *wasm, size_
     struct fake_engine *engine = self;
     int how = engine->fail_compile;
     atomic_fetch_add(&engine->compiles, 1);
+    if (engine->on_compile)
+        engine->on_compile(engine->on_compile_argument);
     if (!how && length && *(const char *)wasm == '!')
         how = 1;
     if (fails(engine, how, "compile", error))

@@ -46,6 +46,8 @@ struct fake_engine {
     int probe_artifact; /* the probe gives the artifact of an empty module, which has a version */
     int knows_others;   /* bytes that it did not make are refused, and break no rule */
     int fail_clone;
+    void (*on_compile)(void *argument); /* called in the middle of each compile */
+    void *on_compile_argument;
 
     /* Calls made. */
     atomic_uint compiles, serializes, files, deserializes, probes, clones;

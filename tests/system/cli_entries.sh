@@ -37,7 +37,7 @@ fill
 run --json ls
 want_status 0
 want_json 'len(rows) == 5 and len({r["key"] for r in rows}) == 4 and len({r["namespace"] for r in rows}) == 2'
-want_json 'set(row) == {"key", "namespace", "path", "kind", "state", "file_bytes", "artifact_bytes", "wasm_bytes", "compile_ms", "created", "last_used", "fingerprint"}'
+want_json 'set(row) == {"key", "namespace", "path", "kind", "state", "file_bytes", "artifact_bytes", "wasm_bytes", "compile_ms", "created", "last_used", "pinned", "fingerprint"}'
 want_json 'all(r["state"] == "ok" and r["kind"] == "module" and os.path.getsize(r["path"]) == r["file_bytes"] for r in rows)'
 want_json 'all(r["wasm_bytes"] > 0 and r["compile_ms"] > 0 and re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", r["created"]) for r in rows)'
 want_json 'all(re.fullmatch("[0-9A-F]{64}", r["fingerprint"]) and r["fingerprint"][:16] in r["namespace"] for r in rows)'

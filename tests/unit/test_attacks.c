@@ -105,7 +105,7 @@ static void bytes_that_change_during_the_compile_are_not_filed(void **state)
     assert_int_equal(report.outcome, WASMCACHE_COMPILED);
     assert_int_equal(report.save_error, WASMCACHE_EBUSY);
     assert_string_equal(r->events.log, "miss,save-failed,");
-    assert_false(scratch_exists(r->dir));
+    assert_false(scratch_exists(rig_entry(r, wasm)));
 }
 
 /* An engine whose artifacts end with bytes that the wasm's author chose. */

@@ -16,11 +16,11 @@ static void event_names(void **state)
 {
     static const char *const names[] = {"hit",         "miss",    "saved",         "kept",
                                         "save-failed", "removed", "remove-failed", "fallback",
-                                        "off",         "on",      "unattached"};
+                                        "off",         "on",      "unattached",    "wait"};
     enum { COUNT = sizeof(names) / sizeof(*names) };
     (void)state;
     assert_int_equal(WASMCACHE_EVENT_HIT, 1);
-    assert_int_equal(WASMCACHE_EVENT_UNATTACHED, COUNT);
+    assert_int_equal(WASMCACHE_EVENT_WAIT, COUNT);
     for (int i = 0; i < COUNT; i++)
         assert_string_equal(wasmcache_event_name((wasmcache_event_type)(i + 1)), names[i]);
     assert_string_equal(wasmcache_event_name((wasmcache_event_type)0), "unknown");

@@ -223,7 +223,7 @@ static void who_waits_for_a_compile_holds_no_thread_and_no_descriptor(void **sta
     for (int i = 0; i < 20; i++)
         ask_source(&a[i], r, executor, "wasm", &source);
     let_them_park(r, executor, "known");
-    assert_int_equal(scratch_descriptors(), descriptors);
+    assert_int_equal(scratch_descriptors(), descriptors + 1); /* the leader's lock */
     assert_int_equal(leader.answers, 0);
     assert_int_equal(a[0].answers, 0);
     gate_open(&gate);
@@ -257,6 +257,7 @@ static void other_flags_kinds_and_attachments_do_not_join(void **state)
     assert_int_equal(wasmcache_attach(&other, r->cache, &r->engine.table, &r->engine, &r->attach),
                      0);
     ask_get(&a[0], r, executor, "wasm", 0);
+    wait_for(&gate.inside, 1);
     ask_get(&a[1], r, executor, "wasm", WASMCACHE_GET_NO_SAVE);
     for (int i = 2; i < 4; i++) {
         asked_init(&a[i], r, "wasm");
@@ -265,12 +266,12 @@ static void other_flags_kinds_and_attachments_do_not_join(void **state)
                                                &source, NULL, answer, &a[i]),
                          0);
     }
-    wait_for(&gate.inside, 4); /* all four compile at the same time */
+    wait_for(&gate.inside, 3); /* at the same time; and the other attachment waits for an entry */
     gate_open(&gate);
     run_all(executor);
     for (int i = 0; i < 4; i++) {
         assert_int_equal(a[i].error, 0);
-        assert_int_equal(a[i].report.outcome, WASMCACHE_COMPILED);
+        assert_int_equal(a[i].report.outcome, i == 2 ? WASMCACHE_HIT : WASMCACHE_COMPILED);
     }
     wasmcache_executor_free(executor);
     wasmcache_detach(other);

@@ -277,7 +277,8 @@ static void a_huge_file_of_nothing_is_refused_by_its_end(void **state)
         assert_int_equal(rig_load(&l->r, wasm, &report), WASMCACHE_ECORRUPT);
         seam_off();
         assert_null(strstr(seam_log(), "map,"));
-        assert_null(strstr(strstr(seam_log(), "pread,") + 1, "pread,"));
+        assert_true(strstr(strstr(seam_log(), "pread,") + 1, "pread,") >
+                    strstr(seam_log(), "unlink,")); /* of the tally */
         assert_false(scratch_exists(l->entry));
     }
     free(bytes);

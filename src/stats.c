@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "stats.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache.h"
+#include "tally.h"
+
+enum { SHARDS = 8, TIMES = 24 };
+
+/* In memory that a fork wipes; all zero is how it starts, a mutex that is not initialized among it.
+ */
+struct page {
+    pthread_mutex_t lock;            /* of `written` */
+    uint64_t written[WC_STAT_COUNT]; /* what the directory has */
+    _Alignas(64) atomic_ullong shards[SHARDS][WC_STAT_COUNT];
+};
+static const pthread_mutex_t unlocked = PTHREAD_MUTEX_INITIALIZER;
+
+struct wc_stats {
+    struct page *page;
+    int64_t pid; /* 0: the page is wiped for a child. Else the only process that counts */
+};
+
+/* Is what fork leaves of a page an unlocked lock? */
+static int wiped_is_unlocked(void)
+{
+    static const uint8_t wiped[sizeof(unlocked)];
+    const void *bytes = &unlocked;
+    return memcmp(bytes, wiped, sizeof(wiped)) == 0;
+}
+
+struct wc_stats *wc_stats_new(void)
+{
+    struct wc_stats *stats = calloc(1, sizeof(*stats));
+    int wipes = 0;
+    if (!stats)
+        return NULL;
+    stats->page = wc_os_wiped_memory(sizeof(*stats->page), &wipes);
+    if (!stats->page) {
+        free(stats);
+        return NULL;
+    }
+    stats->pid = wipes && wiped_is_unlocked() ? 0 : wc_os_pid();
+    stats->page->lock = unlocked;
+    return stats;
+}
+
+void wc_stats_free(struct wc_stats *stats)
+{
+    if (!stats)
+        return;
+    wc_os_unmap(stats->page, sizeof(*stats->page));
+    free(stats);
+}
+
+/* Which shard this thread adds to. */
+static unsigned my_shard(void)
+{
+    static atomic_uint next;
+    static _Thread_local unsigned mine; /* 0: none yet */
+    if (!mine)
+        mine = 1 + atomic_fetch_add_explicit(&next, 1, memory_order_relaxed) % SHARDS;
+    return mine - 1;
+}
+
+static void add(struct wc_stats *stats, unsigned stat, uint64_t value)
+{
+    atomic_fetch_add_explicit(&stats->page->shards[my_shard()][stat], value, memory_order_relaxed);
+}
+
+void wc_stats_add(struct wc_stats *stats, enum wc_stat stat, uint64_t value)
+{
+    add(stats, stat, value);
+}
+
+/* The first of the powers of two that is larger. */
+static unsigned bucket(uint64_t value)
+{
+    unsigned i = 0;
+    while (i < TIMES - 1 && value >> i)
+        i++;
+    return i;
+}
+
+void wc_stats_hit(struct wc_stats *stats, uint64_t ns)
+{
+    add(stats, WC_STAT_HITS, 1);
+    add(stats, WC_STAT_HIT_TIMES + bucket(ns / 1000), 1);
+}
+
+void wc_stats_compile(struct wc_stats *stats, uint64_t ns)
+{
+    add(stats, WC_STAT_COMPILES, 1);
+    add(stats, WC_STAT_COMPILE_NS, ns);
+    add(stats, WC_STAT_COMPILE_TIMES + bucket(ns / 1000000), 1);
+}
+
+void wc_stats_sum(const struct wc_stats *stats, uint64_t out[WC_STAT_COUNT])
+{
+    memset(out, 0, WC_STAT_COUNT * sizeof(*out));
+    for (int s = 0; s < SHARDS; s++)
+        for (int i = 0; i < WC_STAT_COUNT; i++)
+            out[i] += atomic_load_explicit(&stats->page->shards[s][i], memory_order_relaxed);
+}
+
+/* ---- to the directory ---- */
+
+struct change {
+    const uint64_t *counts;
+    int64_t bytes, entries;
+};
+
+static uint64_t moved(uint64_t value, int64_t by)
+{
+    return by < 0 && (uint64_t)-by > value ? 0 : value + (uint64_t)by;
+}
+
+static void add_to_tally(struct wc_tally *tally, void *payload)
+{
+    const struct change *change = payload;
+    for (int i = 0; i < WC_STAT_COUNT; i++)
+        tally->counts[i] += change->counts[i];
+    tally->bytes = moved(tally->bytes, change->bytes);
+    tally->entries = moved(tally->entries, change->entries);
+}
+
+int wc_stats_flush(struct wasmcache *cache, int64_t bytes, int64_t entries, struct wc_tally *out,
+                   struct wc_error *err)
+{
+    struct page *page = cache->stats->page;
+    uint64_t sum[WC_STAT_COUNT], counts[WC_STAT_COUNT];
+    struct change change = {counts, bytes, entries};
+    int any = 0, rc = 0;
+
+    if (!cache->store.dir || cache->store.flags & WASMCACHE_READ_ONLY)
+        return wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL, "The directory is not written to");
+    memset(counts, 0, sizeof(counts));
+    pthread_mutex_lock(&page->lock);
+    if (!cache->stats->pid || cache->stats->pid == wc_os_pid()) {
+        wc_stats_sum(cache->stats, sum);
+        for (int i = 0; i < WC_STAT_COUNT; i++) {
+            counts[i] = sum[i] - page->written[i];
+            any |= counts[i] != 0;
+        }
+    }
+    if (any || bytes || entries || out)
+        rc = wc_tally_update(&cache->store, add_to_tally, &change, out, err);
+    if (any && rc == 0)
+        memcpy(page->written, sum, sizeof(sum));
+    pthread_mutex_unlock(&page->lock);
+    return rc;
+}
+
+/* ---- public ---- */
+
+static void describe(wasmcache_stats *out, const uint64_t counts[WC_STAT_COUNT])
+{
+    out->hits = counts[WC_STAT_HITS];
+    out->memory_hits = counts[WC_STAT_MEMORY_HITS];
+    out->layer_hits = counts[WC_STAT_LAYER_HITS];
+    out->layer_failures = counts[WC_STAT_LAYER_FAILURES];
+    out->joined = counts[WC_STAT_JOINED];
+    out->compiles = counts[WC_STAT_COMPILES];
+    out->compile_ns = counts[WC_STAT_COMPILE_NS];
+    out->spared_ns = counts[WC_STAT_SPARED_NS];
+    out->saves = counts[WC_STAT_SAVES];
+    out->kept = counts[WC_STAT_KEPT];
+    out->save_failures = counts[WC_STAT_SAVE_FAILURES];
+    out->removed = counts[WC_STAT_REMOVED];
+    out->remove_failures = counts[WC_STAT_REMOVE_FAILURES];
+    out->fallbacks = counts[WC_STAT_FALLBACKS];
+    out->waits = counts[WC_STAT_WAITS];
+    out->wait_ns = counts[WC_STAT_WAIT_NS];
+    out->evictions = counts[WC_STAT_EVICTIONS];
+    out->evicted_bytes = counts[WC_STAT_EVICTED_BYTES];
+    out->loaded_bytes = counts[WC_STAT_LOADED_BYTES];
+    out->saved_bytes = counts[WC_STAT_SAVED_BYTES];
+    memcpy(out->misses, counts + WC_STAT_MISSES, sizeof(out->misses));
+    memcpy(out->hit_times, counts + WC_STAT_HIT_TIMES, sizeof(out->hit_times));
+    memcpy(out->compile_times, counts + WC_STAT_COMPILE_TIMES, sizeof(out->compile_times));
+}
+
+int wasmcache_stats_read(wasmcache *cache, wasmcache_stats_scope scope, wasmcache_stats *out)
+{
+    wasmcache_stats stats = WASMCACHE_STATS_INIT;
+    struct wc_tally tally;
+    struct wc_error err;
+    int rc = 0;
+
+    wc_error_init(&err);
+    if (!out || out->size < sizeof(size_t) ||
+        (scope != WASMCACHE_STATS_PROCESS && scope != WASMCACHE_STATS_DIRECTORY))
+        return wc_error_publish(&err,
+                                wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL,
+                                        "wasmcache_stats_read: NULL, an unknown scope, or without "
+                                        "WASMCACHE_STATS_INIT"));
+    if (!wc_cache_usable(cache))
+        return wc_error_publish(&err,
+                                wc_fail(&err, WASMCACHE_EOFF, 0, NULL, NULL, "There is no cache"));
+    memset(&tally, 0, sizeof(tally));
+    if (scope == WASMCACHE_STATS_PROCESS) {
+        wc_stats_sum(cache->stats, tally.counts);
+    } else {
+        (void)wc_stats_flush(cache, 0, 0, NULL, &err);
+        rc = wc_tally_read(&tally, &cache->store, &err);
+        if (rc == WASMCACHE_EMISS) /* nothing was counted yet */
+            rc = 0;
+    }
+    if (rc < 0)
+        return wc_error_publish(&err, rc);
+    describe(&stats, tally.counts);
+    stats.since = tally.since;
+    stats.known = tally.known;
+    stats.bytes = tally.bytes;
+    stats.entries = tally.entries;
+    stats.cleaned = tally.cleaned;
+    wc_sized_out(out, &stats, sizeof(stats));
+    return 0;
+}
+
+static void reset(struct wc_tally *tally, void *payload)
+{
+    (void)payload;
+    memset(tally->counts, 0, sizeof(tally->counts));
+    tally->since = wc_os_wall_seconds();
+}
+
+int wasmcache_stats_reset(wasmcache *cache)
+{
+    struct wc_error err;
+    int rc;
+    wc_error_init(&err);
+    if (!wc_cache_usable(cache))
+        return wc_error_publish(&err,
+                                wc_fail(&err, WASMCACHE_EOFF, 0, NULL, NULL, "There is no cache"));
+    (void)wc_stats_flush(cache, 0, 0, NULL, &err); /* what was counted before is forgotten too */
+    rc = wc_tally_update(&cache->store, reset, NULL, NULL, &err);
+    return rc == WASMCACHE_EMISS ? 0 : wc_error_publish(&err, rc);
+}

@@ -1,0 +1,548 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A directory within its limits: what goes first, what stays, that the total is kept and corrected,
+ * and that nobody is harmed by it. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "evict.h"
+#include "fixture.h"
+#include "seam.h"
+#include "worth.h"
+
+enum { KB = 1000, ENTRY = 10000 };
+
+static wasmcache_stats stats_of(struct rig *r)
+{
+    wasmcache_stats stats = WASMCACHE_STATS_INIT;
+    assert_int_equal(wasmcache_stats_read(r->cache, WASMCACHE_STATS_DIRECTORY, &stats), 0);
+    return stats;
+}
+
+/* Entries of some 10 kB, and no grace time. */
+static void open_with_limit(struct rig *r, uint64_t bytes)
+{
+    rig_close(r);
+    r->engine.artifact_size = ENTRY - 500;
+    r->options.max_bytes = bytes;
+    r->options.evict_after_seconds = 1;
+    rig_open(r);
+}
+
+static int64_t now;
+static void set_time(int64_t seconds)
+{
+    now = seconds;
+    wc_os_wall_forced = now * INT64_C(1000000000);
+}
+
+static void pass(int64_t seconds)
+{
+    set_time(now + seconds);
+}
+
+/* As if it had been saved then: what says so is the file's own time, where no hint does. */
+static void age_file(struct rig *r, const char *wasm, int64_t seconds_ago)
+{
+    const struct timespec times[2] = {{now - seconds_ago, 0}, {now - seconds_ago, 0}};
+    assert_int_equal(utimensat(AT_FDCWD, rig_entry(r, wasm), times, AT_SYMLINK_NOFOLLOW), 0);
+}
+
+static int is_there(struct rig *r, const char *wasm)
+{
+    return scratch_exists(rig_entry(r, wasm));
+}
+
+/* A save with what compiling cost. */
+static void save(struct rig *r, const char *wasm, uint64_t compile_ns)
+{
+    wasmcache_save_options options = WASMCACHE_SAVE_OPTIONS_INIT;
+    wasmcache_key key = rig_key(wasm);
+    void *native = fake_module_new(&r->engine, WASMCACHE_MODULE, wasm, strlen(wasm));
+    options.compile_ns = compile_ns;
+    assert_int_equal(wasmcache_save(r->wc, WASMCACHE_MODULE, &key, native, &options, NULL), 0);
+    r->engine.table.module_free(WASMCACHE_MODULE, native);
+    age_file(r, wasm, 3600);
+}
+
+static unsigned count_entries(struct rig *r)
+{
+    wasmcache_iterator *it;
+    wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
+    unsigned count = 0;
+    assert_int_equal(wasmcache_iterate(&it, r->cache, NULL, 0), 0);
+    while (wasmcache_iterator_next(it, &entry) == 0)
+        count++;
+    wasmcache_iterator_close(it);
+    return count;
+}
+
+static wasmcache_prune_result prune(struct rig *r, uint64_t bytes, uint64_t entries, uint64_t age,
+                                    unsigned flags)
+{
+    wasmcache_prune_options options = WASMCACHE_PRUNE_OPTIONS_INIT;
+    wasmcache_prune_result result = WASMCACHE_PRUNE_RESULT_INIT;
+    options.max_bytes = bytes;
+    options.max_entries = entries;
+    options.max_age_seconds = age;
+    options.flags = flags;
+    assert_int_equal(wasmcache_prune(r->cache, &options, &result), 0);
+    return result;
+}
+
+/* ---- order ---- */
+
+static void what_cost_least_for_its_size_goes_first(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_prune_result result;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    save(r, "cheap", 1000000);
+    save(r, "dear", UINT64_C(9000000000));
+    save(r, "middling", 500000000);
+    pass(3600);
+    result = prune(r, 2 * ENTRY + KB, 0, 0, 0);
+    assert_int_equal(result.removed_entries, 1);
+    assert_int_equal(result.left_entries, 2);
+    assert_true(result.removed_compile_ns == 1000000);
+    assert_false(is_there(r, "cheap"));
+    result = prune(r, ENTRY + KB, 0, 0, 0);
+    assert_false(is_there(r, "middling"));
+    assert_true(is_there(r, "dear"));
+}
+
+/* What goes anyway is not taken from what is over where the cut is, in whatever order names lie. */
+static void what_is_below_the_cut_does_not_save_what_is_at_it(void **state)
+{
+    struct rig *r = *state;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    for (int round = 0; round < 8; round++) {
+        wasmcache_prune_result result;
+        for (int i = 0; i < 4; i++) {
+            char name[16];
+            snprintf(name, sizeof(name), "r%d-%d", round, i);
+            save(r, name, UINT64_C(1000000) << (4 * i));
+        }
+        pass(3600);
+        result = prune(r, 0, 1, 0, 0);
+        assert_int_equal(result.left_entries, 1);
+        result = prune(r, 1, 0, 0, 0);
+        assert_int_equal(result.left_entries, 0);
+    }
+}
+
+static void a_dry_run_removes_nothing_and_says_the_same(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_prune_result dry, wet;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    for (int i = 0; i < 10; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "m%d", i);
+        save(r, name, (uint64_t)(i + 1) * 100000000);
+    }
+    pass(3600);
+    dry = prune(r, 4 * ENTRY, 0, 0, WASMCACHE_PRUNE_DRY_RUN);
+    assert_int_equal(count_entries(r), 10);
+    wet = prune(r, 4 * ENTRY, 0, 0, 0);
+    assert_int_equal(dry.removed_entries, wet.removed_entries);
+    assert_int_equal(dry.removed_bytes, wet.removed_bytes);
+    assert_int_equal(dry.left_bytes, wet.left_bytes);
+    assert_int_equal(count_entries(r), wet.left_entries);
+    assert_true(wet.left_bytes <= 4 * ENTRY);
+}
+
+static void what_was_used_lately_stays(void **state)
+{
+    struct rig *r = *state;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    save(r, "old", 500000000);
+    save(r, "used", 500000000);
+    for (int day = 0; day < 6; day++) {
+        pass(24 * 3600);
+        assert_int_equal(rig_get(r, "used", NULL), 0);
+    }
+    prune(r, ENTRY + KB, 0, 0, 0);
+    assert_false(is_there(r, "old"));
+    assert_true(is_there(r, "used"));
+}
+
+/* Engines that are not there any more leave what nobody asks for; however dear it was. */
+static void what_nobody_used_for_a_week_goes_first(void **state)
+{
+    struct rig *r = *state;
+    char *old_entry;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    save(r, "dear", UINT64_C(90000000000));
+    old_entry = rig_entry(r, "dear");
+    rig_close(r);
+    r->engine.configuration = 2; /* another namespace */
+    rig_open(r);
+    pass(8 * 24 * 3600);
+    save(r, "cheap", 1000000);
+    pass(60);
+    prune(r, ENTRY + KB, 0, 0, 0);
+    assert_false(scratch_exists(old_entry));
+    assert_true(is_there(r, "cheap"));
+}
+
+/* "Not mine" is no reason: another engine's that is in use is worth what it is worth. */
+static void what_another_engine_uses_is_not_first(void **state)
+{
+    struct rig *r = *state;
+    char *other_entry;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    save(r, "dear", UINT64_C(90000000000));
+    other_entry = rig_entry(r, "dear");
+    rig_close(r);
+    r->engine.configuration = 2;
+    rig_open(r);
+    pass(24 * 3600);
+    save(r, "cheap", 1000000);
+    pass(60);
+    prune(r, ENTRY + KB, 0, 0, 0);
+    assert_true(scratch_exists(other_entry));
+    assert_false(is_there(r, "cheap"));
+}
+
+static void what_is_too_old_goes_whatever_the_room(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_prune_result result;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    save(r, "a", 1000000000);
+    pass(10 * 24 * 3600);
+    save(r, "b", 1000000000);
+    pass(60);
+    result = prune(r, 0, 0, 5 * 24 * 3600, 0);
+    assert_int_equal(result.removed_entries, 1);
+    assert_false(is_there(r, "a"));
+    assert_true(is_there(r, "b"));
+}
+
+static void how_many_there_may_be_counts_too(void **state)
+{
+    struct rig *r = *state;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    for (int i = 0; i < 7; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "m%d", i);
+        save(r, name, 1000000000);
+    }
+    pass(3600);
+    assert_int_equal(prune(r, 0, 3, 0, 0).left_entries, 3);
+    assert_int_equal(count_entries(r), 3);
+}
+
+static void pinned_and_young_entries_stay(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_key key = rig_key("pinned");
+    wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    save(r, "pinned", 1000);
+    save(r, "loose", UINT64_C(90000000000));
+    save(r, "young", 1000);
+    assert_int_equal(wasmcache_pin(r->cache, rig_namespace(r), &key, 1), 0);
+    assert_int_equal(wasmcache_pin(r->cache, rig_namespace(r), &key, 1), 0); /* twice is once */
+    assert_int_equal(wasmcache_entry_check(&entry, r->cache, rig_namespace(r), &key, 0), 0);
+    assert_true(entry.pinned);
+    pass(3600);
+    age_file(r, "young", 0);
+    prune(r, 1, 0, 0, 0);
+    assert_true(is_there(r, "pinned"));
+    assert_true(is_there(r, "young"));
+    assert_false(is_there(r, "loose"));
+    pass(60);
+    prune(r, 1, 0, 0, 0);
+    assert_false(is_there(r, "young"));
+    assert_int_equal(wasmcache_pin(r->cache, rig_namespace(r), &key, 0), 0);
+    assert_int_equal(wasmcache_pin(r->cache, rig_namespace(r), &key, 0), 0);
+    prune(r, 1, 0, 0, 0);
+    assert_false(is_there(r, "pinned"));
+}
+
+/* ---- at a save ---- */
+
+static void a_save_makes_room(void **state)
+{
+    struct rig *r = *state;
+    open_with_limit(r, 20 * ENTRY);
+    for (int i = 0; i < 100; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "m%d", i);
+        save(r, name, 1000000000);
+        pass(60);
+        assert_true(count_entries(r) <= 22);
+    }
+    assert_true(count_entries(r) >= 15);
+    assert_true(stats_of(r).evictions >= 75);
+    assert_true(stats_of(r).known);
+    assert_int_equal(stats_of(r).entries, count_entries(r));
+}
+
+static void what_never_fits_is_not_saved_and_evicts_nothing(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    open_with_limit(r, 5 * ENTRY);
+    for (int i = 0; i < 4; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "m%d", i);
+        save(r, name, 1000000000);
+    }
+    pass(3600);
+    r->engine.artifact_size = 6 * ENTRY;
+    assert_int_equal(rig_get(r, "huge", &report), 0);
+    assert_int_equal(report.outcome, WASMCACHE_COMPILED);
+    assert_int_equal(report.save_error, WASMCACHE_EFULL);
+    assert_int_equal(count_entries(r), 4);
+    assert_non_null(strstr(r->events.last[WASMCACHE_EVENT_SAVE_FAILED].message, "max_bytes"));
+}
+
+/* What others did to the directory behind the tally's back. */
+static void a_wrong_total_is_corrected(void **state)
+{
+    struct rig *r = *state;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    for (int i = 0; i < 5; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "m%d", i);
+        save(r, name, 1000000000);
+    }
+    assert_int_equal(unlink(rig_entry(r, "m3")), 0);
+    assert_int_equal(stats_of(r).entries, 5);
+    prune(r, 0, 0, 0, 0);
+    assert_int_equal(stats_of(r).entries, 4);
+    assert_int_equal(stats_of(r).bytes, 4 * (uint64_t)(stats_of(r).bytes / 4));
+    assert_true(stats_of(r).cleaned == (uint64_t)now);
+}
+
+static void removals_are_taken_from_the_total(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_key key = rig_key("b");
+    uint64_t one;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    save(r, "a", 1);
+    one = stats_of(r).bytes;
+    assert_true(one > 0);
+    save(r, "b", 1);
+    assert_int_equal(stats_of(r).bytes, 2 * one);
+    assert_int_equal(wasmcache_remove(r->cache, rig_namespace(r), &key), 0);
+    assert_int_equal(stats_of(r).bytes, one);
+    scratch_flip(rig_entry(r, "a"), 5);
+    assert_int_equal(rig_load(r, "a", NULL), WASMCACHE_ECORRUPT);
+    assert_int_equal(stats_of(r).bytes, 0);
+    assert_int_equal(stats_of(r).entries, 0);
+}
+
+static void where_nothing_is_limited_nothing_is_walked_over(void **state)
+{
+    struct rig *r = *state;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    save(r, "a", 1);
+    assert_false(stats_of(r).known);
+    seam_record();
+    assert_int_equal(rig_save(r, "b", NULL), 0);
+    seam_off();
+    assert_int_equal(seam_calls_of("walk_open"), 0);
+}
+
+static void a_share_of_the_disk_is_a_limit(void **state)
+{
+    struct rig *r = *state;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    r->options.max_disk_percent = 100;
+    rig_reopen(r);
+    save(r, "a", 1);
+    save(r, "b", 1);
+    assert_int_equal(count_entries(r), 2);
+    r->options.max_disk_percent = 101;
+    rig_close(r);
+    assert_int_equal(wasmcache_open(&r->cache, &r->options), WASMCACHE_EMISUSE);
+    r->options.max_disk_percent = 0;
+    rig_open(r);
+}
+
+static void a_mapped_entry_loses_only_its_name(void **state)
+{
+    struct rig *r = *state;
+    char text[8];
+    int fd;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    save(r, "a", 1);
+    fd = open(rig_entry(r, "a"), O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    pass(3600);
+    prune(r, 1, 0, 0, 0);
+    assert_false(is_there(r, "a"));
+    assert_int_equal(pread(fd, text, sizeof(text), 0), sizeof(text));
+    close(fd);
+}
+
+static void each_failing_call_harms_nobody(void **state)
+{
+    struct rig *r = *state;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    for (unsigned nth = 1;; nth++) {
+        wasmcache_prune_options options = WASMCACHE_PRUNE_OPTIONS_INIT;
+        const unsigned before = scratch_descriptors();
+        options.max_bytes = ENTRY + KB;
+        save(r, "cheap", 1000000);
+        save(r, "dear", UINT64_C(9000000000));
+        pass(3600);
+        seam_fail(nth, EIO, 0);
+        (void)wasmcache_prune(r->cache, &options, NULL);
+        seam_off();
+        assert_int_equal(scratch_descriptors(), before);
+        assert_true(is_there(r, "dear"));
+        assert_int_equal(rig_get(r, "dear", NULL), 0);
+        if (!seam_met())
+            break;
+    }
+    assert_false(is_there(r, "cheap"));
+}
+
+/* Neither may the young ones go, nor may it be more. */
+static void what_finds_no_room_is_not_saved(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    open_with_limit(r, 5 * ENTRY);
+    for (int i = 0; i < 20; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "m%d", i);
+        assert_int_equal(rig_get(r, name, &report), 0);
+        assert_int_equal(report.save_error, i < 5 ? 0 : WASMCACHE_EFULL);
+        age_file(r, "m0", 0);
+    }
+    assert_int_equal(count_entries(r), 5);
+    pass(60);
+    assert_int_equal(rig_get(r, "m19", &report), 0);
+    assert_int_equal(report.save_error, 0);
+}
+
+/* ---- processes ---- */
+
+struct part {
+    struct rig *r;
+    unsigned number;
+};
+
+static int be_writer(void *argument)
+{
+    struct part *p = argument;
+    struct rig *r = p->r;
+    rig_open(r);
+    for (int i = 0; i < 60; i++) {
+        wasmcache_report report = WASMCACHE_REPORT_INIT;
+        char name[32];
+        snprintf(name, sizeof(name), "m%u.%d", p->number, i);
+        assert_int_equal(rig_get(r, name, &report), 0);
+        assert_true(report.save_error == 0 || report.save_error == WASMCACHE_EFULL);
+        /* All writers may each be one over, and 5 %. */
+        assert_true(count_entries(r) <= 52 + 16);
+    }
+    rig_close(r);
+    return 0;
+}
+
+static void sixteen_writers_stay_within_the_limit(void **state)
+{
+    struct rig *r = *state;
+    struct part parts[16];
+    pid_t children[16];
+    rig_close(r);
+    wc_os_wall_forced = -1;
+    r->engine.artifact_size = ENTRY - 500;
+    r->options.max_bytes = 50 * ENTRY;
+    r->options.evict_after_seconds = 1;
+    for (unsigned i = 0; i < 16; i++) {
+        parts[i].r = r;
+        parts[i].number = i;
+        children[i] = scratch_start(be_writer, &parts[i], 0, 60);
+    }
+    for (unsigned i = 0; i < 16; i++)
+        assert_int_equal(scratch_wait(children[i]), 0);
+    rig_open(r);
+}
+
+/* ---- what an entry is worth ---- */
+
+static void worth_grows_with_what_it_saves(void **state)
+{
+    struct wc_worth w = {1000000, 1000000000, 4, 1000000, 2000000};
+    const uint64_t at = 2010000;
+    const unsigned base = wc_worth_step(&w, at);
+    struct wc_worth other = w;
+    (void)state;
+    other.compile_ns *= 2;
+    assert_int_equal(wc_worth_step(&other, at), base + 16);
+    other = w;
+    other.bytes *= 2;
+    assert_int_equal(wc_worth_step(&other, at), base - 16);
+    other = w;
+    other.uses *= 4;
+    assert_int_equal(wc_worth_step(&other, at), base + 32);
+    other = w;
+    other.last -= 500000;
+    assert_true(wc_worth_step(&other, at) < base);
+    /* Nothing is out of bounds. */
+    for (int i = 0; i < 64; i++) {
+        const uint64_t big = UINT64_C(1) << i;
+        const struct wc_worth extremes[] = {
+            {big, 1, 1, 0, 0}, {1, big, big, big, big}, {0, 0, 0, big, 0}, {big, big, big, 0, big}};
+        for (int j = 0; j < 4; j++) {
+            assert_true(wc_worth_step(&extremes[j], 0) < WC_WORTH_STEPS);
+            assert_true(wc_worth_step(&extremes[j], UINT64_MAX) < WC_WORTH_STEPS);
+        }
+    }
+}
+
+static int set_up(void **state)
+{
+    int rc = fixture_open_rig(state);
+    set_time(1790000000);
+    return rc;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, fixture_end)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(what_cost_least_for_its_size_goes_first),
+        TEST(what_is_below_the_cut_does_not_save_what_is_at_it),
+        TEST(a_dry_run_removes_nothing_and_says_the_same),
+        TEST(what_was_used_lately_stays),
+        TEST(what_nobody_used_for_a_week_goes_first),
+        TEST(what_another_engine_uses_is_not_first),
+        TEST(what_is_too_old_goes_whatever_the_room),
+        TEST(how_many_there_may_be_counts_too),
+        TEST(pinned_and_young_entries_stay),
+        TEST(a_save_makes_room),
+        TEST(what_never_fits_is_not_saved_and_evicts_nothing),
+        TEST(a_wrong_total_is_corrected),
+        TEST(removals_are_taken_from_the_total),
+        TEST(where_nothing_is_limited_nothing_is_walked_over),
+        TEST(a_share_of_the_disk_is_a_limit),
+        TEST(a_mapped_entry_loses_only_its_name),
+        TEST(each_failing_call_harms_nobody),
+        TEST(what_finds_no_room_is_not_saved),
+        TEST(sixteen_writers_stay_within_the_limit),
+        TEST(worth_grows_with_what_it_saves),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
