@@ -12,6 +12,7 @@
 #   make bench      side by side with other caches, on modules up to 69 MB: 90 minutes, and more the first time (builds them);
 #                   writes the tables of docs/performance.md, and docs/bench-*.svg
 #   make bench-crowd [ROUNDS=1000]                many that want the same module at once; dead leaders; cold starts
+#   make bench-memory [ROUNDS=9]                  hits in memory, on 1 to 8 threads: half a minute an engine
 #   make bench-evict                              what the order of eviction saves, against others: a minute
 #   make install [PREFIX=/usr/local] [DESTDIR=]   make format    make clean
 #
@@ -31,7 +32,7 @@ build = wasmtime=$$(tools/engine-wasmtime --have) && wasmer=$$(tools/engine-wasm
 # test,PRESET
 test = ctest --preset $(1) -j $(JOBS)
 
-.PHONY: build run wasmer bench-crowd bench-evict check check-large check-asan check-tsan interop check-headers check-includes check-symbols check-style \
+.PHONY: build run wasmer bench-crowd bench-memory bench-evict check check-large check-asan check-tsan interop check-headers check-includes check-symbols check-style \
 	check-install check-fuzz bench bench-quick install format clean set-up-check set-up-run set-up-bench
 
 build:
@@ -138,6 +139,12 @@ bench-crowd: set-up-bench
 	@$(MAKE) build
 	@cmake --build build/release -j $(JOBS) --target bench_hosts $(if $(V),-v)
 	@bench/crowd.sh build/release $(ROUNDS)
+
+bench-memory: set-up-bench
+	@tools/modules sqlite >/dev/null || [ $$? -eq 3 ]
+	@$(MAKE) build
+	@cmake --build build/release -j $(JOBS) --target bench_hosts $(if $(V),-v)
+	@bench/memory.sh build/release $(ROUNDS)
 
 bench-evict:
 	@$(MAKE) build

@@ -23,6 +23,7 @@ void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmc
     call->tick = NULL;
     call->tick_payload = NULL;
     call->spared_ns = 0;
+    call->generation = 0;
     call->phase = WASMCACHE_PHASE_LOOKUP;
     call->phase_started = call->started;
     call->folder.fd = -1;
@@ -282,8 +283,7 @@ wasmcache_module *wc_call_remembered(struct wc_call *call, const wasmcache_key *
 {
     const wasmcache_attachment *a = call->attachment;
     uint64_t bytes = 0;
-    wasmcache_module *module =
-        wc_memory_find(a->cache->memory, a, call->kind, key, call->started, &bytes);
+    wasmcache_module *module = wc_memory_find(a->cache->memory, a, call->kind, key, &bytes);
     if (module) {
         call->report.outcome = WASMCACHE_HIT;
         call->report.in_memory = 1;
@@ -293,17 +293,59 @@ wasmcache_module *wc_call_remembered(struct wc_call *call, const wasmcache_key *
     return module;
 }
 
+/* What the report of a hit in memory says. */
+static void report_recalled(wasmcache_report *out, const wasmcache_key *key, uint64_t bytes,
+                            uint64_t ns)
+{
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    report.outcome = WASMCACHE_HIT;
+    report.in_memory = 1;
+    report.key = *key;
+    report.artifact_bytes = bytes;
+    report.total_ns = ns;
+    wc_sized_out(out, &report, sizeof(report));
+}
+
+int wc_call_recall(wasmcache_module **out, const wasmcache_attachment *attachment,
+                   wasmcache_kind kind, const wasmcache_key *key, wasmcache_report *report)
+{
+    wasmcache *cache = attachment->cache;
+    uint64_t started = 0, bytes = 0;
+    wasmcache_module *module;
+    if (!wc_cache_usable(cache) || (report && report->size < sizeof(size_t)))
+        return 0;
+    if (report) /* nobody else wants to know the time */
+        started = wc_os_monotonic_ns();
+    module = wc_memory_find(cache->memory, attachment, kind, key, &bytes);
+    if (!module)
+        return 0;
+    wc_stats_add(cache->stats, WC_STAT_MEMORY_HITS, 1);
+    if (report)
+        report_recalled(report, key, bytes, wc_os_monotonic_ns() - started);
+    *out = module;
+    return 1;
+}
+
+void wc_call_outdate(struct wc_call *call, const wasmcache_key *key)
+{
+    const uint64_t generation = wc_memory_outdate(key);
+    if (call->generation + 1 == generation) /* nobody else did meanwhile */
+        call->generation = generation;
+}
+
 int wc_call_count(wasmcache_module **out, struct wc_call *call, const wasmcache_key *key,
                   void *native, struct wc_error *err)
 {
-    wasmcache_module *module = wc_module_new(&call->attachment->table, call->kind, native);
+    const wasmcache_engine_table *table = &call->attachment->table;
+    wasmcache_module *module = key ? wc_module_new_striped(table, call->kind, native)
+                                   : wc_module_new(table, call->kind, native);
     if (!module) {
         call->attachment->table.module_free(call->kind, native);
         return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", NULL, "No memory for a module");
     }
     if (key)
         wc_memory_put(call->attachment->cache->memory, call->attachment, call->kind, key, module,
-                      call->report.artifact_bytes, call->started);
+                      call->report.artifact_bytes, call->generation);
     *out = module;
     return 0;
 }

@@ -35,7 +35,8 @@ struct wc_call {
     uint64_t wait_ns;             /* how long it may wait for another's compile */
     wasmcache_tick_fn tick;       /* NULL: none */
     void *tick_payload;
-    uint64_t spared_ns; /* what compiling took that was loaded; 0: not known */
+    uint64_t spared_ns;  /* what compiling took that was loaded; 0: not known */
+    uint64_t generation; /* of its key (memory.h), before that was looked for */
     wasmcache_phase phase;
     uint64_t phase_started;
 };
@@ -87,6 +88,12 @@ void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const c
 
 /* The module of that key that is in memory; a reference. NULL: none is. Fills the report. */
 wasmcache_module *wc_call_remembered(struct wc_call *call, const wasmcache_key *key);
+/* The same without a call, which is as much work again: all of it, if the rest of the arguments is
+ * right. 1: *out and the report (NULL: none) are filled, and it was counted. 0: nothing was done. */
+int wc_call_recall(wasmcache_module **out, const wasmcache_attachment *attachment,
+                   wasmcache_kind kind, const wasmcache_key *key, wasmcache_report *report);
+/* What memory has of that key is not to be found any more. What this call makes is. */
+void wc_call_outdate(struct wc_call *call, const wasmcache_key *key);
 /* Counts what the engine gave. `key`: it is of that, and is kept in memory if modules are; NULL: it
  * is not. ENOMEM: it was freed. */
 int wc_call_count(wasmcache_module **out, struct wc_call *call, const wasmcache_key *key,

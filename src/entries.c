@@ -200,9 +200,10 @@ int wasmcache_remove(wasmcache *cache, const char *engine_namespace, const wasmc
     rc = open_for_removal(&folder, cache, engine_namespace, key, "wasmcache_remove", &err);
     if (rc < 0)
         return wc_error_publish(&err, rc);
-    wc_memory_forget_key(cache->memory, engine_namespace, key);
     wc_entry_name(name, key);
     rc = remove_now(cache, &folder, name, &err);
+    (void)wc_memory_outdate(key);
+    wc_memory_forget_key(cache->memory, engine_namespace, key);
     wc_folder_close(&folder);
     return wc_error_publish(&err, rc);
 }
@@ -226,6 +227,8 @@ int wasmcache_remove_damaged(wasmcache *cache, const char *engine_namespace,
     if (rc == WASMCACHE_ECORRUPT) {
         struct wc_error ignored = err;
         rc = wc_store_remove(&folder, file.name, file.fd, &err);
+        (void)wc_memory_outdate(key); /* somebody may have mapped it */
+        wc_memory_forget_key(cache->memory, engine_namespace, key);
         if (rc == 0)
             (void)wc_stats_flush(cache, -(int64_t)file.st.size, -1, NULL, &ignored);
         rc = rc == WASMCACHE_EBUSY ? WASMCACHE_EMISS : rc;

@@ -17,8 +17,11 @@
  */
 #include "get.h"
 
+#include <string.h>
+
 #include "key.h"
 #include "later.h"
+#include "memory.h"
 
 /* How long to wait for another's compile where the options do not say. */
 #define WAIT_MS 60000u
@@ -109,11 +112,12 @@ int wc_get_check(struct wc_get *get, struct wc_call *call, const wasmcache_sourc
     return 0;
 }
 
-static void file_under_content(struct wc_get *get)
+static void file_under_content(struct wc_get *get, struct wc_call *call)
 {
     get->key = get->content;
     if (get->salt_length)
         wc_key_salt(&get->key, &get->content, get->salt, get->salt_length);
+    call->generation = wc_memory_generation(&get->key);
 }
 
 int wc_get_key(struct wc_get *get, struct wc_call *call, struct wc_error *err)
@@ -128,7 +132,7 @@ int wc_get_key(struct wc_get *get, struct wc_call *call, struct wc_error *err)
         wc_call_look_later(call);
     rc = wc_input_key(&get->input, &get->content, &call->look, err);
     if (rc == 0)
-        file_under_content(get);
+        file_under_content(get, call);
     call->report.key_ns = wc_os_monotonic_ns() - started;
     call->report.wasm_bytes = get->input.size;
     if (rc == WASMCACHE_ENOMEM) { /* the engine may have enough all the same */
@@ -220,7 +224,7 @@ int wc_get_make(struct wc_get *get, struct wc_call *call, void **native, void **
     call->report.wasm_bytes = input->size;
     /* The file changed since it was hashed: what it holds now may be known too. */
     if (get->cached && wc_input_file_under(input, &get->content)) {
-        file_under_content(get);
+        file_under_content(get, call);
         if (!(call->flags & WASMCACHE_GET_RECOMPILE) && look(call, &get->key, native) == 0)
             return 0;
     }
@@ -361,6 +365,27 @@ int wasmcache_get_native(void **out, void **engine_error, wasmcache_attachment *
     return wc_call_end(&call, report, rc, &err);
 }
 
+/*
+ * A hit in memory of a SHA-256 that the caller has, which takes no more than its own arguments: 1.
+ * Whatever is not as plain as that, is not there, or is wrong goes the whole way: 0.
+ */
+static int recall(wasmcache_module **out, const wasmcache_attachment *attachment,
+                  wasmcache_kind kind, const wasmcache_source *source,
+                  const wasmcache_get_options *options, wasmcache_report *report)
+{
+    const unsigned plain = WASMCACHE_GET_NO_SAVE | WASMCACHE_GET_MUST_HIT | WASMCACHE_GET_NO_WAIT;
+    wasmcache_key key;
+    if (!out || !source || source->size != sizeof(*source) ||
+        source->type != WASMCACHE_SOURCE_DIGEST || !source->digest || source->digest_length != 32 ||
+        !source->digest_algorithm || strcmp(source->digest_algorithm, "sha256") != 0)
+        return 0;
+    if (options && (options->size != sizeof(*options) || options->flags & ~plain ||
+                    options->salt_length))
+        return 0;
+    wc_key_of_sha256(&key, source->digest);
+    return wc_call_recall(out, attachment, kind, &key, report);
+}
+
 int wasmcache_get(wasmcache_module **out, wasmcache_attachment *attachment, wasmcache_kind kind,
                   const wasmcache_source *source, const wasmcache_get_options *options,
                   wasmcache_report *report)
@@ -371,6 +396,9 @@ int wasmcache_get(wasmcache_module **out, wasmcache_attachment *attachment, wasm
     void *native = NULL;
     int rc;
 
+    if (attachment && attachment->cache && attachment->cache->memory &&
+        recall(out, attachment, kind, source, options, report))
+        return 0;
     wc_error_init(&err);
     wc_call_start(&call, attachment, kind);
     rc = get_either(&call, &native, NULL, &module, source, options, report, out, "wasmcache_get",

@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "call.h"
+#include "key.h"
 #include "layers.h"
+#include "memory.h"
 #include "stamp.h"
 #include "stats.h"
 
@@ -93,6 +95,7 @@ static void remove_damaged(struct wc_call *call, const struct wc_entry_file *fil
     if (rc == 0)
         rc = wc_store_remove(folder, file->name, file->fd, &err);
     if (rc == 0) {
+        wc_call_outdate(call, &call->report.key); /* others may have mapped it */
         wc_call_tell(call, WASMCACHE_EVENT_REMOVED, file->path, NULL, 0);
         (void)wc_stats_flush(call->attachment->cache, -(int64_t)file->st.size, -1, NULL, &err);
     } else if (rc != WASMCACHE_EMISS && rc != WASMCACHE_EBUSY)
@@ -244,6 +247,7 @@ int wc_load_counted(wasmcache_module **out, struct wc_call *call, const wasmcach
     int rc = wc_call_check_cache(call, err);
     if (rc < 0)
         return rc;
+    call->generation = wc_memory_generation(key);
     module = wc_call_remembered(call, key);
     if (module) {
         *out = module;
@@ -260,6 +264,9 @@ int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment, was
     struct wc_call call;
     int rc;
 
+    if (out && attachment && attachment->cache && attachment->cache->memory && wc_key_valid(key) &&
+        wc_call_recall(out, attachment, kind, key, report))
+        return 0;
     wc_error_init(&err);
     wc_call_start(&call, attachment, kind);
     rc = wc_call_check_key(&call, key, report, out, "wasmcache_load", &err);

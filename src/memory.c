@@ -5,8 +5,9 @@
 #include <string.h>
 
 #include "module.h"
+#include "stripe.h"
 
-enum { SHARDS = 16, BUCKETS = 64 };
+enum { BUCKETS = 1024, GENERATIONS = 2048 };
 
 struct item {
     struct item *next;
@@ -15,12 +16,12 @@ struct item {
     wasmcache_key key;
     wasmcache_module *module;
     uint64_t bytes;
-    _Atomic uint64_t used; /* when, last */
+    uint64_t generation;
+    _Atomic uint64_t used; /* a stamp */
 };
 
-struct shard {
-    _Alignas(64) pthread_mutex_t lock;
-    struct item *buckets[BUCKETS];
+struct lock {
+    _Alignas(WC_LINE) pthread_mutex_t mutex;
 };
 
 struct wc_memory {
@@ -28,17 +29,47 @@ struct wc_memory {
     int64_t pid;       /* 0: `alive` says it. Else the only process that uses it */
     unsigned count_max;
     uint64_t bytes_max;
-    atomic_uint count;
+    struct item *buckets[BUCKETS]; /* read under one lock, changed under all */
+    _Alignas(WC_LINE) atomic_uint count;
     _Atomic uint64_t bytes;
-    struct shard shards[SHARDS];
+    _Atomic uint64_t puts;
+    struct lock locks[WC_STRIPES];
 };
+
+/* ---- generations ---- */
+
+static _Atomic uint64_t generations[GENERATIONS];
+
+static _Atomic uint64_t *generation_of(const wasmcache_key *key)
+{
+    return &generations[(key->bytes[2] | (unsigned)key->bytes[3] << 8) % GENERATIONS];
+}
+
+/* A load of what was there before a removal began before it, and so has an older generation than
+ * who looks after that: it may be kept, but is not found. */
+uint64_t wc_memory_generation(const wasmcache_key *key)
+{
+    return atomic_load_explicit(generation_of(key), memory_order_acquire);
+}
+
+uint64_t wc_memory_outdate(const wasmcache_key *key)
+{
+    return atomic_fetch_add_explicit(generation_of(key), 1, memory_order_acq_rel) + 1;
+}
+
+static int is_outdated(const struct item *item)
+{
+    return item->generation != wc_memory_generation(&item->key);
+}
+
+/* ---- the table ---- */
 
 struct wc_memory *wc_memory_new(unsigned count_max, uint64_t bytes_max)
 {
     struct wc_memory *memory = NULL;
     char *alive;
     int wipes;
-    if (posix_memalign((void **)&memory, 64, sizeof(*memory)))
+    if (posix_memalign((void **)&memory, WC_LINE, sizeof(*memory)))
         return NULL;
     memset(memory, 0, sizeof(*memory));
     alive = wc_os_wiped_memory(1, &wipes);
@@ -51,8 +82,9 @@ struct wc_memory *wc_memory_new(unsigned count_max, uint64_t bytes_max)
     memory->pid = wipes ? 0 : wc_os_pid();
     memory->count_max = count_max;
     memory->bytes_max = bytes_max;
-    for (int i = 0; i < SHARDS; i++)
-        pthread_mutex_init(&memory->shards[i].lock, NULL);
+    atomic_init(&memory->puts, 1); /* no stamp is 0 */
+    for (int i = 0; i < WC_STRIPES; i++)
+        pthread_mutex_init(&memory->locks[i].mutex, NULL);
     return memory;
 }
 
@@ -67,55 +99,77 @@ void wc_memory_free(struct wc_memory *memory)
         return;
     if (is_usable(memory)) { /* else the modules are the parent's, and the locks too */
         wc_memory_forget(memory, NULL);
-        for (int i = 0; i < SHARDS; i++)
-            pthread_mutex_destroy(&memory->shards[i].lock);
+        for (int i = 0; i < WC_STRIPES; i++)
+            pthread_mutex_destroy(&memory->locks[i].mutex);
     }
     wc_os_unmap(memory->alive, 1);
     free(memory);
 }
 
-static struct shard *shard_of(struct wc_memory *memory, const wasmcache_key *key)
+static pthread_mutex_t *lock_to_look(struct wc_memory *memory)
 {
-    return &memory->shards[key->bytes[0] % SHARDS];
+    pthread_mutex_t *mutex = &memory->locks[wc_stripe()].mutex;
+    pthread_mutex_lock(mutex);
+    return mutex;
 }
 
-static struct item **bucket_of(struct shard *shard, const wasmcache_key *key)
+static void lock_all(struct wc_memory *memory)
 {
-    return &shard->buckets[key->bytes[1] % BUCKETS];
+    for (int i = 0; i < WC_STRIPES; i++)
+        pthread_mutex_lock(&memory->locks[i].mutex);
 }
 
-static struct item *find(struct shard *shard, const wasmcache_attachment *attachment,
-                         wasmcache_kind kind, const wasmcache_key *key)
+static void unlock_all(struct wc_memory *memory)
 {
-    struct item *item = *bucket_of(shard, key);
-    while (item && (item->attachment != attachment || item->kind != kind ||
-                    memcmp(&item->key, key, sizeof(*key)) != 0))
-        item = item->next;
-    return item;
+    for (int i = WC_STRIPES; i-- > 0;)
+        pthread_mutex_unlock(&memory->locks[i].mutex);
+}
+
+/* Where its pointer is, or would be: with a lock. */
+static struct item **find(struct wc_memory *memory, const wasmcache_attachment *attachment,
+                          wasmcache_kind kind, const wasmcache_key *key)
+{
+    struct item **at =
+        &memory->buckets[(key->bytes[0] | (unsigned)key->bytes[1] << 8) % BUCKETS];
+    while (*at && ((*at)->attachment != attachment || (*at)->kind != kind ||
+                   memcmp(&(*at)->key, key, sizeof(*key)) != 0))
+        at = &(*at)->next;
+    return at;
+}
+
+/*
+ * Orders uses: by a clock that moves each few milliseconds and costs little, and within those by
+ * what was put meanwhile. So what is wanted all the time is written to once in each of its steps,
+ * and not at each hit.
+ */
+static uint64_t stamp(const struct wc_memory *memory)
+{
+    return wc_os_coarse_ns() + atomic_load_explicit(&memory->puts, memory_order_relaxed);
 }
 
 wasmcache_module *wc_memory_find(struct wc_memory *memory, const wasmcache_attachment *attachment,
-                                 wasmcache_kind kind, const wasmcache_key *key, uint64_t now,
-                                 uint64_t *bytes)
+                                 wasmcache_kind kind, const wasmcache_key *key, uint64_t *bytes)
 {
     wasmcache_module *module = NULL;
-    struct shard *shard;
+    pthread_mutex_t *lock;
     struct item *item;
+    uint64_t now;
     if (!is_usable(memory))
         return NULL;
-    shard = shard_of(memory, key);
-    pthread_mutex_lock(&shard->lock);
-    item = find(shard, attachment, kind, key);
-    if (item) {
+    now = stamp(memory);
+    lock = lock_to_look(memory);
+    item = *find(memory, attachment, kind, key);
+    if (item && !is_outdated(item)) {
         module = wasmcache_module_ref(item->module);
-        atomic_store_explicit(&item->used, now, memory_order_relaxed);
+        if (atomic_load_explicit(&item->used, memory_order_relaxed) != now)
+            atomic_store_explicit(&item->used, now, memory_order_relaxed);
         *bytes = item->bytes;
     }
-    pthread_mutex_unlock(&shard->lock);
+    pthread_mutex_unlock(lock);
     return module;
 }
 
-/* With the shard's lock: out of the list. Its module is released without it. */
+/* With all locks: out of the list. Its module is released without them. */
 static void take_out(struct wc_memory *memory, struct item **at, struct item **gone)
 {
     struct item *item = *at;
@@ -130,29 +184,30 @@ static void release_all(struct item *gone)
 {
     for (struct item *next; gone; gone = next) {
         next = gone->next;
+        wc_module_gather(gone->module);
         wasmcache_module_release(gone->module);
         free(gone);
     }
 }
 
-/* Calls `goes` for all items, and takes out those for which it is not 0. */
-static void sweep(struct wc_memory *memory, int (*goes)(const struct item *item, const void *what),
-                  const void *what)
+/* Calls `goes` for all items, and takes out those for which it is not 0. 1: there was one. */
+static int sweep(struct wc_memory *memory, int (*goes)(const struct item *item, const void *what),
+                 const void *what)
 {
     struct item *gone = NULL;
-    for (int s = 0; s < SHARDS; s++) {
-        struct shard *shard = &memory->shards[s];
-        pthread_mutex_lock(&shard->lock);
-        for (int b = 0; b < BUCKETS; b++)
-            for (struct item **at = &shard->buckets[b]; *at;) {
-                if (goes(*at, what))
-                    take_out(memory, at, &gone);
-                else
-                    at = &(*at)->next;
-            }
-        pthread_mutex_unlock(&shard->lock);
-    }
+    int any;
+    lock_all(memory);
+    for (int b = 0; b < BUCKETS; b++)
+        for (struct item **at = &memory->buckets[b]; *at;) {
+            if (goes(*at, what))
+                take_out(memory, at, &gone);
+            else
+                at = &(*at)->next;
+        }
+    unlock_all(memory);
+    any = gone != NULL;
     release_all(gone);
+    return any;
 }
 
 static int is_of_attachment(const struct item *item, const void *what)
@@ -163,7 +218,7 @@ static int is_of_attachment(const struct item *item, const void *what)
 void wc_memory_forget(struct wc_memory *memory, const wasmcache_attachment *attachment)
 {
     if (is_usable(memory))
-        sweep(memory, is_of_attachment, attachment);
+        (void)sweep(memory, is_of_attachment, attachment);
 }
 
 struct named {
@@ -185,35 +240,10 @@ void wc_memory_forget_key(struct wc_memory *memory, const char *engine_namespace
 {
     const struct named named = {engine_namespace, key};
     if (is_usable(memory))
-        sweep(memory, is_named, &named);
+        (void)sweep(memory, is_named, &named);
 }
 
-/* The one that was used least lately of those that nobody holds. 0: there is none. */
-static int find_oldest(struct wc_memory *memory, uint64_t *oldest)
-{
-    int found = 0;
-    for (int s = 0; s < SHARDS; s++) {
-        struct shard *shard = &memory->shards[s];
-        pthread_mutex_lock(&shard->lock);
-        for (int b = 0; b < BUCKETS; b++)
-            for (const struct item *item = shard->buckets[b]; item; item = item->next) {
-                const uint64_t used = atomic_load_explicit(&item->used, memory_order_relaxed);
-                if ((!found || used < *oldest) && wc_module_is_only(item->module)) {
-                    *oldest = used;
-                    found = 1;
-                }
-            }
-        pthread_mutex_unlock(&shard->lock);
-    }
-    return found;
-}
-
-static int is_old(const struct item *item, const void *what)
-{
-    const uint64_t *oldest = what;
-    return atomic_load_explicit(&item->used, memory_order_relaxed) <= *oldest &&
-           wc_module_is_only(item->module);
-}
+/* ---- room ---- */
 
 static int is_full(const struct wc_memory *memory, uint64_t bytes)
 {
@@ -222,18 +252,68 @@ static int is_full(const struct wc_memory *memory, uint64_t bytes)
            held > memory->bytes_max - bytes;
 }
 
+/* What nobody can find any more goes first, whoever holds it. */
+static uint64_t last_use(const struct item *item)
+{
+    return is_outdated(item) ? 0 : atomic_load_explicit(&item->used, memory_order_relaxed);
+}
+
+struct need {
+    const struct wc_memory *memory;
+    uint64_t bytes;
+    uint64_t oldest;
+};
+
+/* When the one was used that was used least lately of those that nobody holds. 0: there is none. */
+static int find_oldest(struct wc_memory *memory, uint64_t *oldest)
+{
+    int found = 0;
+    pthread_mutex_t *lock = lock_to_look(memory);
+    for (int b = 0; b < BUCKETS; b++)
+        for (const struct item *item = memory->buckets[b]; item; item = item->next) {
+            const uint64_t used = last_use(item);
+            if ((!found || used < *oldest) && (!used || wc_module_is_only(item->module))) {
+                *oldest = used;
+                found = 1;
+            }
+        }
+    pthread_mutex_unlock(lock);
+    return found;
+}
+
+/* Nobody can take a reference from here now. To be sure that nobody has one its counts are
+ * gathered; if somebody has, it is kept all the same, but its threads meet at one count. */
+static int is_old(const struct item *item, const void *what)
+{
+    const struct need *need = what;
+    const uint64_t used = last_use(item);
+    if (!is_full(need->memory, need->bytes) || used > need->oldest)
+        return 0;
+    if (!used)
+        return 1;
+    if (!wc_module_is_only(item->module))
+        return 0;
+    wc_module_gather(item->module);
+    return wc_module_is_only(item->module);
+}
+
+/* 0: there is none. */
+static int make_room(struct wc_memory *memory, uint64_t bytes)
+{
+    struct need need = {memory, bytes, 0};
+    while (is_full(memory, bytes))
+        if (!find_oldest(memory, &need.oldest) || !sweep(memory, is_old, &need))
+            return 0;
+    return 1;
+}
+
 void wc_memory_put(struct wc_memory *memory, const wasmcache_attachment *attachment,
                    wasmcache_kind kind, const wasmcache_key *key, wasmcache_module *module,
-                   uint64_t bytes, uint64_t now)
+                   uint64_t bytes, uint64_t generation)
 {
-    struct shard *shard;
-    struct item *item;
-    uint64_t oldest;
-    if (!is_usable(memory) || bytes > memory->bytes_max)
-        return;
-    while (is_full(memory, bytes) && find_oldest(memory, &oldest))
-        sweep(memory, is_old, &oldest);
-    if (is_full(memory, bytes))
+    struct item *item, *gone = NULL, **at;
+    if (!is_usable(memory) || bytes > memory->bytes_max ||
+        generation != wc_memory_generation(key) || !make_room(memory, bytes))
         return;
     item = calloc(1, sizeof(*item));
     if (!item)
@@ -242,17 +322,24 @@ void wc_memory_put(struct wc_memory *memory, const wasmcache_attachment *attachm
     item->kind = kind;
     item->key = *key;
     item->bytes = bytes;
-    atomic_init(&item->used, now);
-    shard = shard_of(memory, key);
-    pthread_mutex_lock(&shard->lock);
-    if (!find(shard, attachment, kind, key)) {
+    item->generation = generation;
+    atomic_init(&item->used, stamp(memory));
+    lock_all(memory);
+    at = find(memory, attachment, kind, key);
+    if (*at && is_outdated(*at)) {
+        take_out(memory, at, &gone);
+        at = find(memory, attachment, kind, key);
+    }
+    if (!*at && !is_full(memory, bytes)) {
         item->module = wasmcache_module_ref(module);
-        item->next = *bucket_of(shard, key);
-        *bucket_of(shard, key) = item;
+        wc_module_spread(module);
+        *at = item;
         atomic_fetch_add(&memory->count, 1);
         atomic_fetch_add(&memory->bytes, bytes);
+        atomic_fetch_add(&memory->puts, 1);
         item = NULL;
     }
-    pthread_mutex_unlock(&shard->lock);
+    unlock_all(memory);
     free(item);
+    release_all(gone);
 }

@@ -124,6 +124,8 @@ int wc_save(struct wc_call *call, const wasmcache_key *key, void *native, struct
             rc = publish(call, key, &artifact, &published, path, err);
         a->table.artifact_free(&artifact);
     }
+    if (rc == 0 && published == WC_PUBLISHED_NEW && call->replace)
+        wc_call_outdate(call, key);
     if (rc == 0)
         note_use(call, key, published);
     if (rc == 0 && published == WC_PUBLISHED_NEW)

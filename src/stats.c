@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cache.h"
+#include "stripe.h"
 #include "tally.h"
 
 enum { SHARDS = 8, TIMES = 24 };
@@ -57,19 +58,9 @@ void wc_stats_free(struct wc_stats *stats)
     free(stats);
 }
 
-/* Which shard this thread adds to. */
-static unsigned my_shard(void)
-{
-    static atomic_uint next;
-    static _Thread_local unsigned mine; /* 0: none yet */
-    if (!mine)
-        mine = 1 + atomic_fetch_add_explicit(&next, 1, memory_order_relaxed) % SHARDS;
-    return mine - 1;
-}
-
 static void add(struct wc_stats *stats, unsigned stat, uint64_t value)
 {
-    atomic_fetch_add_explicit(&stats->page->shards[my_shard()][stat], value, memory_order_relaxed);
+    atomic_fetch_add_explicit(&stats->page->shards[wc_stripe() % SHARDS][stat], value, memory_order_relaxed);
 }
 
 void wc_stats_add(struct wc_stats *stats, enum wc_stat stat, uint64_t value)

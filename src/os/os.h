@@ -224,6 +224,8 @@ uint32_t wc_os_euid(void);
 /* The largest file this process may write without being sent SIGXFSZ. */
 uint64_t wc_os_file_size_limit(void);
 uint64_t wc_os_monotonic_ns(void);
+/* The same clock as of its last tick, some milliseconds ago: a few nanoseconds to ask. */
+uint64_t wc_os_coarse_ns(void);
 /* Since 1970. Tests can force what they say. */
 uint64_t wc_os_wall_seconds(void);
 int64_t wc_os_wall_ns(void);

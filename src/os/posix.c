@@ -443,6 +443,21 @@ uint64_t wc_os_monotonic_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+uint64_t wc_os_coarse_ns(void)
+{
+#ifdef CLOCK_MONOTONIC_COARSE
+    struct timespec now;
+#ifdef WASMCACHE_TESTING
+    if (wc_os_monotonic_forced >= 0)
+        return (uint64_t)wc_os_monotonic_forced;
+#endif
+    now = clock_now(CLOCK_MONOTONIC_COARSE);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+#else
+    return wc_os_monotonic_ns();
+#endif
+}
+
 int64_t wc_os_wall_ns(void)
 {
     struct timespec now;
