@@ -189,6 +189,154 @@ static void threads_share_a_module(void **state)
     assert_ptr_equal(freed, &native);
 }
 
+/* ---- counted by stripe ---- */
+
+static void *take(void *module)
+{
+    wasmcache_module_ref(module);
+    return NULL;
+}
+
+static void *give_back(void *module)
+{
+    wasmcache_module_release(module);
+    return NULL;
+}
+
+/* On a thread, and so in a stripe, of its own. */
+static void elsewhere(void *(*what)(void *), wasmcache_module *module)
+{
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, what, module), 0);
+    pthread_join(thread, NULL);
+}
+
+/* The keeper's reference; the caller's was made before it was spread. */
+static wasmcache_module *new_kept(void)
+{
+    wasmcache_module *module = wc_module_new_striped(&table, WASMCACHE_MODULE, &native);
+    assert_non_null(module);
+    wasmcache_module_ref(module);
+    wc_module_spread(module);
+    return module;
+}
+
+static void what_is_spread_is_told_to_be_held(void **state)
+{
+    wasmcache_module *module = new_kept();
+    (void)state;
+    assert_false(wc_module_is_only(module));
+    elsewhere(give_back, module);
+    assert_true(wc_module_is_only(module));
+    elsewhere(take, module);
+    assert_false(wc_module_is_only(module));
+    elsewhere(take, module);
+    wasmcache_module_release(module);
+    assert_false(wc_module_is_only(module));
+    wasmcache_module_release(module);
+    assert_true(wc_module_is_only(module));
+    assert_int_equal(frees, 0);
+    wc_module_gather(module);
+    assert_true(wc_module_is_only(module));
+    wasmcache_module_release(module);
+    assert_int_equal(frees, 1);
+    assert_ptr_equal(freed, &native);
+}
+
+static void who_keeps_it_may_go_first(void **state)
+{
+    wasmcache_module *module = new_kept();
+    (void)state;
+    elsewhere(take, module);
+    elsewhere(take, module);
+    elsewhere(give_back, module);
+    wc_module_gather(module);
+    wc_module_gather(module); /* no harm */
+    assert_false(wc_module_is_only(module));
+    elsewhere(give_back, module); /* the keeper's, so to say */
+    assert_int_equal(frees, 0);
+    elsewhere(take, module);
+    elsewhere(give_back, module);
+    assert_int_equal(frees, 0);
+    elsewhere(give_back, module);
+    assert_true(wc_module_is_only(module));
+    elsewhere(give_back, module);
+    assert_int_equal(frees, 1);
+}
+
+static void what_is_spread_is_not_taken_apart(void **state)
+{
+    wasmcache_module *module = new_kept();
+    (void)state;
+    wasmcache_module_release(module); /* the keeper's is the only one, and in one place */
+    assert_null(wasmcache_module_into_native(module));
+    wc_module_gather(module);
+    assert_ptr_equal(wasmcache_module_into_native(module), &native);
+    assert_int_equal(frees, 0);
+}
+
+static void without_a_keeper_it_is_as_any_other(void **state)
+{
+    wasmcache_module *module = wc_module_new_striped(&table, WASMCACHE_MODULE, &native);
+    (void)state;
+    elsewhere(take, module);
+    wc_module_gather(module);
+    elsewhere(give_back, module);
+    assert_true(wc_module_is_only(module));
+    wasmcache_module_release(module);
+    assert_int_equal(frees, 1);
+    module = wc_module_new(&table, WASMCACHE_MODULE, &native); /* has no stripes */
+    wc_module_spread(module);
+    wc_module_gather(module);
+    assert_true(wc_module_is_only(module));
+    wasmcache_module_release(module);
+    assert_int_equal(frees, 2);
+}
+
+static atomic_uint started;
+
+static void *take_and_give_from_the_start(void *argument)
+{
+    wasmcache_module *module = argument;
+    atomic_fetch_add(&started, 1);
+    for (int i = 0; i < 2000; i++) {
+        if (wasmcache_module_native(wasmcache_module_ref(module)) != &native)
+            return module;
+        wasmcache_module_release(module);
+    }
+    wasmcache_module_release(module);
+    return NULL;
+}
+
+/* Gathered in the middle of what the others do; whoever comes last frees it, once. */
+static void it_is_gathered_while_threads_use_it(void **state)
+{
+    enum { THREADS = 4, ROUNDS = 100 };
+    (void)state;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        pthread_t threads[THREADS];
+        wasmcache_module *module = new_kept();
+        reset(NULL);
+        atomic_store(&started, 0);
+        for (int i = 0; i < THREADS; i++)
+            assert_int_equal(pthread_create(&threads[i], NULL, take_and_give_from_the_start,
+                                            wasmcache_module_ref(module)),
+                             0);
+        wasmcache_module_release(module);
+        while (atomic_load(&started) < round % (THREADS + 1))
+            ;
+        wc_module_gather(module);
+        wasmcache_module_release(module);
+        for (int i = 0; i < THREADS; i++) {
+            void *wrong;
+            assert_int_equal(pthread_join(threads[i], &wrong), 0);
+            assert_null(wrong);
+        }
+        assert_int_equal(frees, 1);
+        assert_ptr_equal(freed, &native);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -199,6 +347,11 @@ int main(void)
         cmocka_unit_test_setup(of_a_shared_module_it_is_a_clone, reset),
         cmocka_unit_test_setup(without_a_clone_the_reference_stays, reset),
         cmocka_unit_test_setup(threads_share_a_module, reset),
+        cmocka_unit_test_setup(what_is_spread_is_told_to_be_held, reset),
+        cmocka_unit_test_setup(who_keeps_it_may_go_first, reset),
+        cmocka_unit_test_setup(what_is_spread_is_not_taken_apart, reset),
+        cmocka_unit_test_setup(without_a_keeper_it_is_as_any_other, reset),
+        cmocka_unit_test_setup(it_is_gathered_while_threads_use_it, reset),
     };
     return cmocka_run_group_tests_name("module", tests, NULL, NULL);
 }
