@@ -28,6 +28,7 @@ int fixture_end(void **state)
     struct rig *r = *state;
     seam_off();
     wc_os_lacking = 0;
+    wc_os_monotonic_forced = -1;
     rig_end(r);
     free(r);
     return 0;

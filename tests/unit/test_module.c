@@ -273,6 +273,15 @@ static void what_is_spread_is_not_taken_apart(void **state)
     wc_module_gather(module);
     assert_ptr_equal(wasmcache_module_into_native(module), &native);
     assert_int_equal(frees, 0);
+    /* Nor by one whose reference is in a stripe, where the keeper's is all that `refs` has. */
+    module = wc_module_new_striped(&table, WASMCACHE_MODULE, &native);
+    wc_module_spread(module);
+    wasmcache_module_ref(module);
+    assert_null(wasmcache_module_into_native(module));
+    wasmcache_module_release(module);
+    wc_module_gather(module);
+    wasmcache_module_release(module);
+    assert_int_equal(frees, 1);
 }
 
 static void without_a_keeper_it_is_as_any_other(void **state)
@@ -337,6 +346,46 @@ static void it_is_gathered_while_threads_use_it(void **state)
     }
 }
 
+enum { HANDED = 3000 };
+
+static void *give_back_many(void *argument)
+{
+    wasmcache_module *module = argument;
+    atomic_fetch_add(&started, 1);
+    for (int i = 0; i < HANDED; i++)
+        wasmcache_module_release(module);
+    return NULL;
+}
+
+/* References that were taken in one stripe are given back in others, which are closed earlier: what
+ * is in one place in between is not all there is. */
+static void no_part_of_it_is_taken_for_all(void **state)
+{
+    enum { THREADS = 2, ROUNDS = 300 };
+    (void)state;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        pthread_t threads[THREADS];
+        wasmcache_module *module = wc_module_new_striped(&table, WASMCACHE_MODULE, &native);
+        reset(NULL);
+        wc_module_spread(module);
+        atomic_store(&started, 0);
+        for (int i = 0; i < THREADS * HANDED; i++)
+            wasmcache_module_ref(module);
+        for (int i = 0; i < THREADS; i++)
+            assert_int_equal(pthread_create(&threads[i], NULL, give_back_many, module), 0);
+        while (atomic_load(&started) < 1 + round % THREADS)
+            ;
+        wc_module_gather(module);
+        assert_int_equal(frees, 0);
+        for (int i = 0; i < THREADS; i++)
+            pthread_join(threads[i], NULL);
+        assert_true(wc_module_is_only(module));
+        assert_int_equal(frees, 0);
+        wasmcache_module_release(module);
+        assert_int_equal(frees, 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +401,7 @@ int main(void)
         cmocka_unit_test_setup(what_is_spread_is_not_taken_apart, reset),
         cmocka_unit_test_setup(without_a_keeper_it_is_as_any_other, reset),
         cmocka_unit_test_setup(it_is_gathered_while_threads_use_it, reset),
+        cmocka_unit_test_setup(no_part_of_it_is_taken_for_all, reset),
     };
     return cmocka_run_group_tests_name("module", tests, NULL, NULL);
 }
