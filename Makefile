@@ -12,7 +12,7 @@
 #   make bench      side by side with other caches, on modules up to 69 MB: 90 minutes, and more the first time (builds them);
 #                   writes the tables of docs/performance.md, and docs/bench-*.svg
 #   make bench-crowd [ROUNDS=1000]                many that want the same module at once; dead leaders; cold starts
-#   make bench-memory [ROUNDS=9]                  hits in memory, on 1 to 8 threads: half a minute an engine
+#   make bench-memory [ROUNDS=100]                hits in memory, on 1 to 8 threads: half a minute an engine
 #   make bench-evict                              what the order of eviction saves, against others: a minute
 #   make install [PREFIX=/usr/local] [DESTDIR=]   make format    make clean
 #

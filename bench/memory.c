@@ -5,12 +5,16 @@
  * A hit is a get with the caller's digest and the release of what it gave. Each of the ROUNDS has a
  * batch of hits on one thread for each of: without a report, with one, by wasmcache_load(); and
  * then 1, 2, 4 and 8 threads that do nothing else for MS milliseconds, on one module and on 64.
- * Prints one JSON object, of medians, least and most over the rounds:
+ * Prints one JSON object:
  *
  *     hit, hit_report, load    nanoseconds of one, on one thread
- *     one, many                by the number of threads: hits a second; that rate over the same
- *                              round's with one thread; and nanoseconds of processor time a hit,
- *                              which others who want the processors change less
+ *     one, many                by the number of threads
+ *       cpu_ns                 of processor time a hit, all rounds
+ *       full                   in how many rounds the threads had, of as many processors as they
+ *                              can use, 90 % or more to themselves: on a machine that others use
+ *                              the rest says nothing of us. Of these:
+ *       per_second             hits of all threads
+ *       times_one              its median over that of one thread
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -88,7 +92,7 @@ static double time_batch(void (*one)(unsigned))
 struct worker {
     _Alignas(128) unsigned first;
     unsigned modules;
-    uint64_t hits, cpu_ns;
+    uint64_t hits, cpu_ns, started, ended;
     pthread_t thread;
 };
 
@@ -105,26 +109,31 @@ static uint64_t cpu_ns(void)
 static void *work(void *argument)
 {
     struct worker *w = argument;
-    uint64_t hits = 0, started;
+    uint64_t hits = 0, used;
     pthread_barrier_wait(&start);
-    started = cpu_ns();
+    w->started = now_ns();
+    used = cpu_ns();
     while (!atomic_load_explicit(&stopped, memory_order_relaxed))
         for (unsigned i = 0; i < 64; i++, hits++)
             hit((w->first + i) % w->modules);
     w->hits = hits;
-    w->cpu_ns = cpu_ns() - started;
+    w->cpu_ns = cpu_ns() - used;
+    w->ended = now_ns();
     return NULL;
 }
 
 struct rate {
-    double per_second, ratio, cpu_ns;
+    double per_second, cpu_ns, share;
 };
 
+/* From the first that begins to the last that ends: on a busy machine some come late. */
 static struct rate measure(unsigned threads, unsigned modules, unsigned ms)
 {
     const struct timespec time = {ms / 1000, (long)(ms % 1000) * 1000000};
+    const unsigned cpus = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     static struct worker workers[MAX_THREADS];
-    uint64_t hits = 0, cpu = 0, started, ended;
+    uint64_t hits = 0, cpu = 0, started = UINT64_MAX, ended = 0;
+    double span;
     atomic_store(&stopped, 0);
     pthread_barrier_init(&start, NULL, threads + 1);
     for (unsigned i = 0; i < threads; i++) {
@@ -134,18 +143,19 @@ static struct rate measure(unsigned threads, unsigned modules, unsigned ms)
             die("pthread_create failed");
     }
     pthread_barrier_wait(&start);
-    started = now_ns();
     nanosleep(&time, NULL);
     atomic_store(&stopped, 1);
     for (unsigned i = 0; i < threads; i++) {
         pthread_join(workers[i].thread, NULL);
         hits += workers[i].hits;
         cpu += workers[i].cpu_ns;
+        started = workers[i].started < started ? workers[i].started : started;
+        ended = workers[i].ended > ended ? workers[i].ended : ended;
     }
-    ended = now_ns();
     pthread_barrier_destroy(&start);
-    return (struct rate){(double)hits * 1e9 / (double)(ended - started), 1,
-                         (double)cpu / (double)hits};
+    span = (double)(ended - started);
+    return (struct rate){(double)hits * 1e9 / span, (double)cpu / (double)hits,
+                         (double)cpu / span / (threads < cpus ? threads : cpus)};
 }
 
 /* ---- the cache ---- */
@@ -205,20 +215,26 @@ static void print_spread(const char *name, double *values, unsigned count, int d
 
 static void print_rates(const char *name, struct rate (*rates)[MAX_ROUNDS], unsigned rounds)
 {
-    static double values[3][MAX_ROUNDS];
+    static double cpu[MAX_ROUNDS], full[MAX_ROUNDS];
+    double one = 0;
     printf(",\"%s\":{", name);
     for (unsigned s = 0; s < SIZES; s++) {
+        unsigned count = 0;
         for (unsigned i = 0; i < rounds; i++) {
-            values[0][i] = rates[s][i].per_second;
-            values[1][i] = rates[s][i].ratio;
-            values[2][i] = rates[s][i].cpu_ns;
+            cpu[i] = rates[s][i].cpu_ns;
+            if (rates[s][i].share >= 0.9)
+                full[count++] = rates[s][i].per_second;
         }
         printf("%s\"%u\":{", s ? "," : "", sizes[s]);
-        print_spread("per_second", values[0], rounds, 0);
-        putchar(',');
-        print_spread("times_one", values[1], rounds, 2);
-        putchar(',');
-        print_spread("cpu_ns", values[2], rounds, 1);
+        print_spread("cpu_ns", cpu, rounds, 1);
+        printf(",\"full\":%u", count);
+        if (count) {
+            putchar(',');
+            print_spread("per_second", full, count, 0);
+            one = s ? one : full[count / 2];
+        }
+        if (count && one > 0)
+            printf(",\"times_one\":%.2f", full[count / 2] / one);
         putchar('}');
     }
     putchar('}');
@@ -238,9 +254,7 @@ static void run(unsigned rounds, unsigned ms)
             ns[k][i] = time_batch(kinds[k].one);
         for (unsigned s = 0; s < SIZES; s++) {
             one[s][i] = measure(sizes[s], 1, ms);
-            one[s][i].ratio = one[s][i].per_second / one[0][i].per_second;
             many[s][i] = measure(sizes[s], MODULES, ms);
-            many[s][i].ratio = many[s][i].per_second / many[0][i].per_second;
         }
     }
     printf("{\"engine\":\"%s\",\"rounds\":%u,\"batch\":%d,\"ms\":%u", bench_engine.name, rounds,

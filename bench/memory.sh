@@ -3,7 +3,7 @@
 # memory.sh BUILD [ROUNDS [MS]]: hits in memory, with each engine that BUILD/bench has a host for. Prints a line of JSON for
 # each; bench/memory.c says what is in it.
 set -eu
-build=$1 rounds=${2:-9} ms=${3:-200}
+build=$1 rounds=${2:-100} ms=${3:-20}
 wasm=$("$(dirname "$0")/../tools/modules" --have sqlite)
 [ -n "$wasm" ] || { echo "no sqlite.wasm: tools/modules sqlite" >&2; exit 1; }
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/wasmcache-memory.XXXXXX")
