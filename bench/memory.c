@@ -209,8 +209,8 @@ static int by_value(const void *a, const void *b)
 static void print_spread(const char *name, double *values, unsigned count, int digits)
 {
     qsort(values, count, sizeof(*values), by_value);
-    printf("\"%s\":{\"median\":%.*f,\"least\":%.*f,\"most\":%.*f}", name, digits,
-           values[count / 2], digits, values[0], digits, values[count - 1]);
+    printf("\"%s\":{\"median\":%.*f,\"least\":%.*f,\"most\":%.*f}", name, digits, values[count / 2],
+           digits, values[0], digits, values[count - 1]);
 }
 
 static void print_rates(const char *name, struct rate (*rates)[MAX_ROUNDS], unsigned rounds)

@@ -324,7 +324,10 @@ typedef struct wasmcache_options {
                                      the file system; 0: all of it */
     unsigned evict_after_seconds; /* an entry stays so long after it was saved; 0: 60 */
     unsigned memory_modules;      /* so many modules that were got or loaded as counted ones stay in
-                                     memory, by attachment, for the next that wants one; 0: none */
+                                     memory, by attachment, for the next that wants one; 0: none.
+                                     What this process removes or replaces in the directory, through
+                                     whatever cache, is not found there any more; what others remove
+                                     is */
     uint64_t memory_bytes;        /* of their artifacts in all; 0: 1 GiB */
     const wasmcache_layer *const *layers; /* in the order in which they are asked; copied */
     size_t layer_count;                   /* at most 16 */
@@ -809,7 +812,8 @@ WASMCACHE_API int wasmcache_entry_path(char *out, size_t size, wasmcache *cache,
 WASMCACHE_API int wasmcache_entry_check(wasmcache_entry *out, wasmcache *cache,
                                         const char *engine_namespace, const wasmcache_key *key,
                                         unsigned flags);
-/* Removes the entry that is there, whatever its state; one that is published meanwhile stays.
+/* Removes the entry that is there, whatever its state; one that is published meanwhile stays. No
+ * get of this process that begins after that finds it in memory (memory_modules), in any cache.
  * EMISS: there is none. EIO, EUNTRUSTED, EMISUSE, EOFF. */
 WASMCACHE_API int wasmcache_remove(wasmcache *cache, const char *engine_namespace,
                                    const wasmcache_key *key);

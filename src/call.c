@@ -312,7 +312,7 @@ int wc_call_recall(wasmcache_module **out, const wasmcache_attachment *attachmen
     wasmcache *cache = attachment->cache;
     uint64_t started = 0, bytes = 0;
     wasmcache_module *module;
-    if (!wc_cache_usable(cache) || (report && report->size < sizeof(size_t)))
+    if (!out || !wc_cache_usable(cache) || (report && report->size < sizeof(size_t)))
         return 0;
     if (report) /* nobody else wants to know the time */
         started = wc_os_monotonic_ns();

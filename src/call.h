@@ -88,8 +88,9 @@ void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const c
 
 /* The module of that key that is in memory; a reference. NULL: none is. Fills the report. */
 wasmcache_module *wc_call_remembered(struct wc_call *call, const wasmcache_key *key);
-/* The same without a call, which is as much work again: all of it, if the rest of the arguments is
- * right. 1: *out and the report (NULL: none) are filled, and it was counted. 0: nothing was done. */
+/* All of a call that finds it there, without a struct wc_call, which takes longer to set up than
+ * that. 1: *out and the report (NULL: none) are filled, and it was counted. 0: nothing was done: it
+ * is not there, or there is no cache or no `out`. */
 int wc_call_recall(wasmcache_module **out, const wasmcache_attachment *attachment,
                    wasmcache_kind kind, const wasmcache_key *key, wasmcache_report *report);
 /* What memory has of that key is not to be found any more. What this call makes is. */

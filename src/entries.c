@@ -198,13 +198,15 @@ int wasmcache_remove(wasmcache *cache, const char *engine_namespace, const wasmc
 
     wc_error_init(&err);
     rc = open_for_removal(&folder, cache, engine_namespace, key, "wasmcache_remove", &err);
-    if (rc < 0)
-        return wc_error_publish(&err, rc);
-    wc_entry_name(name, key);
-    rc = remove_now(cache, &folder, name, &err);
-    (void)wc_memory_outdate(key);
-    wc_memory_forget_key(cache->memory, engine_namespace, key);
-    wc_folder_close(&folder);
+    if (rc == 0) {
+        wc_entry_name(name, key);
+        rc = remove_now(cache, &folder, name, &err);
+        wc_folder_close(&folder);
+    }
+    if (rc != WASMCACHE_EMISUSE && rc != WASMCACHE_EOFF) { /* also if there was no file any more */
+        (void)wc_memory_outdate(key);
+        wc_memory_forget_key(cache->memory, engine_namespace, key);
+    }
     return wc_error_publish(&err, rc);
 }
 

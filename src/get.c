@@ -375,12 +375,12 @@ static int recall(wasmcache_module **out, const wasmcache_attachment *attachment
 {
     const unsigned plain = WASMCACHE_GET_NO_SAVE | WASMCACHE_GET_MUST_HIT | WASMCACHE_GET_NO_WAIT;
     wasmcache_key key;
-    if (!out || !source || source->size != sizeof(*source) ||
-        source->type != WASMCACHE_SOURCE_DIGEST || !source->digest || source->digest_length != 32 ||
-        !source->digest_algorithm || strcmp(source->digest_algorithm, "sha256") != 0)
+    if (!source || source->size != sizeof(*source) || source->type != WASMCACHE_SOURCE_DIGEST ||
+        !source->digest || source->digest_length != 32 || !source->digest_algorithm ||
+        strcmp(source->digest_algorithm, "sha256") != 0)
         return 0;
-    if (options && (options->size != sizeof(*options) || options->flags & ~plain ||
-                    options->salt_length))
+    if (options &&
+        (options->size != sizeof(*options) || options->flags & ~plain || options->salt_length))
         return 0;
     wc_key_of_sha256(&key, source->digest);
     return wc_call_recall(out, attachment, kind, &key, report);

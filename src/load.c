@@ -264,7 +264,7 @@ int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment, was
     struct wc_call call;
     int rc;
 
-    if (out && attachment && attachment->cache && attachment->cache->memory && wc_key_valid(key) &&
+    if (attachment && attachment->cache && attachment->cache->memory && wc_key_valid(key) &&
         wc_call_recall(out, attachment, kind, key, report))
         return 0;
     wc_error_init(&err);

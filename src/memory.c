@@ -25,15 +25,15 @@ struct lock {
 };
 
 struct wc_memory {
-    const char *alive; /* 1; a fork wipes it in the child */
-    int64_t pid;       /* 0: `alive` says it. Else the only process that uses it */
+    struct lock locks[WC_STRIPES];
+    _Atomic uint64_t bytes; /* these three change with each put only */
+    _Atomic uint64_t puts;
+    atomic_uint count;
     unsigned count_max;
     uint64_t bytes_max;
+    const char *alive;             /* 1; a fork wipes it in the child */
+    int64_t pid;                   /* 0: `alive` says it. Else the only process that uses it */
     struct item *buckets[BUCKETS]; /* read under one lock, changed under all */
-    _Alignas(WC_LINE) atomic_uint count;
-    _Atomic uint64_t bytes;
-    _Atomic uint64_t puts;
-    struct lock locks[WC_STRIPES];
 };
 
 /* ---- generations ---- */
@@ -129,8 +129,7 @@ static void unlock_all(struct wc_memory *memory)
 static struct item **find(struct wc_memory *memory, const wasmcache_attachment *attachment,
                           wasmcache_kind kind, const wasmcache_key *key)
 {
-    struct item **at =
-        &memory->buckets[(key->bytes[0] | (unsigned)key->bytes[1] << 8) % BUCKETS];
+    struct item **at = &memory->buckets[(key->bytes[0] | (unsigned)key->bytes[1] << 8) % BUCKETS];
     while (*at && ((*at)->attachment != attachment || (*at)->kind != kind ||
                    memcmp(&(*at)->key, key, sizeof(*key)) != 0))
         at = &(*at)->next;

@@ -7,7 +7,7 @@
  * references by key, kind and attachment, bounded in number and in bytes of their artifacts.
  *
  *     module = wc_memory_find(memory, attachment, kind, &key, &bytes);       // a reference more
- *     generation = wc_memory_generation(&key);                               // before it is looked for
+ *     generation = wc_memory_generation(&key);        // before it is looked for elsewhere
  *     wc_memory_put(memory, attachment, kind, &key, module, bytes, generation);
  *     wc_memory_forget(memory, attachment);                                  // before it ends
  *

@@ -41,7 +41,7 @@ struct wasmcache_module {
     void *native;
     void (*free_native)(wasmcache_kind kind, void *module);
     void *(*clone_native)(wasmcache_kind kind, void *module); /* NULL: the engine cannot */
-    struct stripe *stripes; /* behind this struct; NULL: none */
+    struct stripe *stripes;                                   /* behind this struct; NULL: none */
 };
 
 /* Where the stripes are in the memory of a module that has some. */
@@ -105,10 +105,9 @@ void wc_module_gather(wasmcache_module *module)
 /* Counts in the thread's stripe. 0: there is none that is open. */
 static int count_in_stripe(wasmcache_module *module, int64_t by)
 {
-    return module->stripes &&
-           !(atomic_fetch_add_explicit(&module->stripes[wc_stripe()].count, by,
-                                       memory_order_acq_rel) &
-             CLOSED);
+    return module->stripes && !(atomic_fetch_add_explicit(&module->stripes[wc_stripe()].count, by,
+                                                          memory_order_acq_rel) &
+                                CLOSED);
 }
 
 int wc_module_is_only(const wasmcache_module *module)
@@ -116,8 +115,7 @@ int wc_module_is_only(const wasmcache_module *module)
     int64_t count = atomic_load_explicit(&module->refs, memory_order_acquire);
     if (module->stripes && !is_closed(&module->stripes[0]))
         for (int i = 0; i < WC_STRIPES; i++)
-            count +=
-                atomic_load_explicit(&module->stripes[i].count, memory_order_acquire) / ONE;
+            count += atomic_load_explicit(&module->stripes[i].count, memory_order_acquire) / ONE;
     return count == 1;
 }
 

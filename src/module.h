@@ -32,9 +32,9 @@ void wc_module_spread(wasmcache_module *module);
 /* Also if it was gathered already, or never spread. */
 void wc_module_gather(wasmcache_module *module);
 
-/* 1: nobody has another reference than the one that the caller has, and keeps to itself. While it is
- * spread the counts are read one after the other, and what moves meanwhile may be missed: gather it
- * to be sure. */
+/* 1: nobody has another reference than the one that the caller has, and keeps to itself. While it
+ * is spread the counts are read one after the other, and what moves meanwhile may be missed: gather
+ * it to be sure. */
 int wc_module_is_only(const wasmcache_module *module);
 
 #endif

@@ -104,7 +104,7 @@ static void what_was_used_least_lately_goes_first(void **state)
         assert_true(is_kept(r, again));
         assert_true(is_kept(r, "c"));
         assert_int_equal(r->engine.live_modules, 2);
-        assert_false(is_kept(r, not));
+        assert_false(is_kept(r, not ));
     }
 }
 
@@ -238,6 +238,13 @@ static void what_one_cache_removes_no_other_has(void **state)
         assert_true(other_get(&o, r, "b").in_memory);
         assert_true(is_kept(r, "b"));
     }
+    /* Also if the file, or all of them, went before. */
+    keep_in_both(&o, r, "a");
+    scratch_remove(r->dir);
+    assert_true(other_get(&o, r, "a").in_memory);
+    assert_int_equal(wasmcache_remove(r->cache, rig_namespace(r), &key), WASMCACHE_EMISS);
+    assert_false(is_kept(r, "a"));
+    assert_false(other_get(&o, r, "a").in_memory);
     other_close(&o);
 }
 
@@ -404,17 +411,16 @@ static void modules_of_the_engine_are_not_of_memory(void **state)
         if (!clones)
             r->engine.table.module_clone = NULL;
         open_keeping(r, 4, 0);
-        assert_int_equal(wasmcache_get_native(&native, &error, r->wc, WASMCACHE_MODULE, &source,
-                                              NULL, NULL),
-                         0);
+        assert_int_equal(
+            wasmcache_get_native(&native, &error, r->wc, WASMCACHE_MODULE, &source, NULL, NULL), 0);
         r->engine.table.module_free(WASMCACHE_MODULE, native);
         assert_int_equal(r->engine.live_modules, 0); /* it was not kept */
         assert_false(is_kept(r, "a"));
         assert_true(is_kept(r, "a"));
         r->engine.files = r->engine.clones = 0;
-        assert_int_equal(wasmcache_get_native(&native, &error, r->wc, WASMCACHE_MODULE, &source,
-                                              NULL, &report),
-                         0);
+        assert_int_equal(
+            wasmcache_get_native(&native, &error, r->wc, WASMCACHE_MODULE, &source, NULL, &report),
+            0);
         assert_int_equal(report.outcome, WASMCACHE_HIT);
         assert_false(report.in_memory); /* nor is it what is kept */
         assert_int_equal(r->engine.files, 1);
