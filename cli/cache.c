@@ -4,7 +4,7 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <pwd.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,35 +63,6 @@ const char *cli_last_message(void)
     return text;
 }
 
-/* ---- where ----------------------------------------------------------------------------------- */
-
-static char *join(const char *left, const char *right)
-{
-    char *path = NULL;
-
-    return asprintf(&path, "%s%s", left, right) < 0 ? NULL : path;
-}
-
-char *cli_cache_dir(const struct cli *cli)
-{
-    const char *value = cli->cache_dir;
-
-    if (!value)
-        value = cli_environment("WASMCACHE_DIR");
-    if (value)
-        return strdup(value);
-    /* The XDG specification: a relative path there is to be ignored. */
-    value = cli_environment("XDG_CACHE_HOME");
-    if (value && *value == '/')
-        return join(value, "/wasmcache");
-    value = cli_environment("HOME");
-    if (!value || *value != '/') {
-        const struct passwd *user = getpwuid(geteuid());
-        value = user ? user->pw_dir : NULL;
-    }
-    return value && *value == '/' ? join(value, "/.cache/wasmcache") : NULL;
-}
-
 /* ---- open ------------------------------------------------------------------------------------ */
 
 static void on_event(const wasmcache_event *event, void *payload)
@@ -137,23 +108,87 @@ static int judge(wasmcache *cache, const char *dir, enum cli_cache_use use)
     return CLI_FAILED;
 }
 
+const char *cli_cache_dir(const struct cli *cli)
+{
+    return cli->config->values[CLI_DIR].text;
+}
+
+static unsigned in_unsigned(uint64_t number)
+{
+    return number < UINT_MAX ? (unsigned)number : UINT_MAX;
+}
+
+void cli_get_options(wasmcache_get_options *out, const struct cli *cli)
+{
+    const struct cli_setting_value *wait = &cli->config->values[CLI_WAIT];
+
+    if (!wait->number)
+        out->flags |= WASMCACHE_GET_NO_WAIT;
+    else if (wait->origin != CLI_FROM_DEFAULT)
+        out->wait_ms = wait->number < UINT_MAX / 1000 ? (unsigned)wait->number * 1000 : UINT_MAX;
+}
+
+/* What nobody said stays as the library has it. */
+static void set_limits(wasmcache_options *options, const struct cli_setting_value *values)
+{
+    if (values[CLI_MAX_BYTES].origin)
+        options->max_bytes = values[CLI_MAX_BYTES].number;
+    if (values[CLI_MAX_ENTRIES].origin)
+        options->max_entries = values[CLI_MAX_ENTRIES].number;
+    if (values[CLI_MAX_AGE].origin)
+        options->max_age_seconds = values[CLI_MAX_AGE].number;
+    if (values[CLI_MAX_DISK_PERCENT].origin)
+        options->max_disk_percent = (unsigned)values[CLI_MAX_DISK_PERCENT].number;
+    if (values[CLI_EVICT_AFTER].origin)
+        options->evict_after_seconds = in_unsigned(values[CLI_EVICT_AFTER].number);
+}
+
+int cli_cache_open_with(struct cli *cli, wasmcache **out, unsigned flags,
+                        wasmcache_event_fn listener)
+{
+    const struct cli_setting_value *values = cli->config->values;
+    wasmcache_options options = WASMCACHE_OPTIONS_INIT;
+    wasmcache_layer layers[CLI_LAYERS_MAX];
+    const wasmcache_layer *list[CLI_LAYERS_MAX];
+    char *dirs[CLI_LAYERS_MAX];
+    int rc, i, count = cli_config_layers(dirs, cli->config);
+
+    *out = NULL;
+    options.dir = values[CLI_DIR].text;
+    options.flags = flags | (values[CLI_DURABLE].number ? WASMCACHE_DURABLE : 0u) |
+                    (values[CLI_LEGACY].number ? WASMCACHE_LEGACY : 0u);
+    options.share = (wasmcache_share)values[CLI_SHARE].number;
+    options.verify = (wasmcache_verify)values[CLI_VERIFY].number;
+    options.on_event = listener;
+    set_limits(&options, values);
+    for (i = 0; i < count; i++) {
+        layers[i] = (wasmcache_layer)WASMCACHE_LAYER_INIT;
+        layers[i].dir = dirs[i];
+        list[i] = &layers[i];
+    }
+    /* Without a directory of its own the cache is off, layers or not. */
+    options.layers = list;
+    options.layer_count = options.dir && count > 0 ? (size_t)count : 0;
+    rc = count < 0 ? WASMCACHE_ENOMEM : wasmcache_open(out, &options);
+    while (count > 0)
+        free(dirs[--count]);
+    return rc;
+}
+
 int cli_cache_open(struct cli *cli, wasmcache **out, enum cli_cache_use use)
 {
-    wasmcache_options options = WASMCACHE_OPTIONS_INIT;
-    char *dir;
-    int status;
+    const char *dir = cli_cache_dir(cli);
+    int rc, status;
 
     *out = NULL;
     if (use == CLI_CACHE_MODULES && cli_environment_flag("WASMCACHE_DISABLE"))
         return CLI_OK;
-    dir = cli_cache_dir(cli);
-    options.dir = dir;
-    options.flags = (cli->durable ? WASMCACHE_DURABLE : 0u) | (cli->legacy ? WASMCACHE_LEGACY : 0u);
     /* Events would only repeat what is to be shown. */
-    options.on_event = use == CLI_CACHE_SHOW ? NULL : on_event;
-    if (wasmcache_open(out, &options)) {
-        cache_error = wasmcache_last_error()->error;
-        cli_error("cannot open the cache %s: %s", dir ? dir : "", cli_last_message());
+    rc = cli_cache_open_with(cli, out, 0, use == CLI_CACHE_SHOW ? NULL : on_event);
+    if (rc) {
+        cache_error = rc;
+        cli_error("cannot open the cache %s: %s", dir ? dir : "",
+                  rc == WASMCACHE_ENOMEM ? "no memory" : cli_last_message());
         status = CLI_FAILED;
     } else {
         status = judge(*out, dir, use);
@@ -162,7 +197,6 @@ int cli_cache_open(struct cli *cli, wasmcache **out, enum cli_cache_use use)
         wasmcache_close(*out);
         *out = NULL;
     }
-    free(dir);
     return status;
 }
 

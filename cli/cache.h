@@ -2,7 +2,7 @@
 #ifndef CLI_CACHE_H
 #define CLI_CACHE_H
 
-/* The cache that the options and the environment name, and the entries in it. */
+/* The cache that the settings describe, and the entries in it. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,11 +25,16 @@ enum cli_cache_use {
  * message. The caller ends it with wasmcache_close().
  */
 int cli_cache_open(struct cli *cli, wasmcache **out, enum cli_cache_use use);
+/* Only opens it, with more flags (WASMCACHE_READ_ONLY). Returns an enum wasmcache_error. */
+int cli_cache_open_with(struct cli *cli, wasmcache **out, unsigned flags,
+                        wasmcache_event_fn listener);
 /* Why the last cli_cache_open() or cli_entries_collect() failed. */
 int cli_cache_error(void);
 
-/* The directory that options and environment name, to be freed; NULL if there is none. */
-char *cli_cache_dir(const struct cli *cli);
+/* The directory that the settings name, NULL if there is none. */
+const char *cli_cache_dir(const struct cli *cli);
+/* Fills in what the settings say of gets. */
+void cli_get_options(wasmcache_get_options *out, const struct cli *cli);
 
 /* Why the last save on this thread failed, "" if it did not. Cleared by cli_save_error_clear(). */
 const char *cli_save_error(void);

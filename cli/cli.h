@@ -12,21 +12,17 @@
 
 #include <stdbool.h>
 
+#include "config.h"
 #include "options.h"
 
 enum cli_exit { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
-/* What the user asked for, whatever the command. Strings are borrowed from argv. */
+/* What the user asked for, whatever the command. */
 struct cli {
-    const char *cache_dir; /* NULL: the environment decides */
-    const char *engine;    /* NULL: the environment decides */
-    const char *settings;  /* NULL: none */
-    const char *engine_id; /* NULL: the engine's own */
+    struct cli_config *config; /* whole once a command has scanned its last argument */
     bool json;
     bool quiet;
     bool verbose;
-    bool durable;
-    bool legacy; /* entries of Wasmer's own cache too */
 };
 
 struct cli_command {
@@ -52,6 +48,8 @@ extern const struct cli_command cli_command_stats;
 extern const struct cli_command cli_command_prune;
 extern const struct cli_command cli_command_pin;
 extern const struct cli_command cli_command_unpin;
+extern const struct cli_command cli_command_config;
+extern const struct cli_command cli_command_doctor;
 
 /* The environment, or NULL in a set-uid program, where the caller's environment is not ours. An
  * empty variable is as good as none. */

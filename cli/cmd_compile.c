@@ -42,13 +42,35 @@ struct job {
     size_t finished;
 };
 
+/* Of the entry, in the cache's own directory or in the layer that had it. */
+static char *path_of(const struct job *job, const wasmcache_report *report)
+{
+    wasmcache_options as = WASMCACHE_OPTIONS_INIT;
+    wasmcache *layer = NULL;
+    char *dirs[CLI_LAYERS_MAX], *path = NULL;
+    int i, count;
+
+    if (!report->layer)
+        return cli_entry_path(job->cache, job->info.engine_namespace, &report->key);
+    count = cli_config_layers(dirs, job->cli->config);
+    if (count >= report->layer) {
+        as.dir = dirs[report->layer - 1];
+        as.flags = WASMCACHE_READ_ONLY;
+        if (!wasmcache_open(&layer, &as))
+            path = cli_entry_path(layer, job->info.engine_namespace, &report->key);
+        wasmcache_close(layer);
+    }
+    for (i = 0; i < count; i++)
+        free(dirs[i]);
+    return path;
+}
+
 static void print_json(const struct job *job, const char *file, const wasmcache_report *report,
                        const char *error, const char *save_error)
 {
     bool saved = report->outcome == WASMCACHE_HIT ||
                  (report->outcome == WASMCACHE_COMPILED && !report->save_error);
-    char *path =
-        saved ? cli_entry_path(job->cache, job->info.engine_namespace, &report->key) : NULL;
+    char *path = saved ? path_of(job, report) : NULL;
     json_t *object = json_pack(
         "{s:o,s:o,s:o,s:o,s:o,s:s,s:s,s:I,s:I,s:o,s:o,s:o,s:o,s:o}", /* */
         "file", cli_json_text(file), "key", cli_json_key(&report->key), "engine",
@@ -94,6 +116,7 @@ static void compile(const struct job *job, size_t index)
     const char *save_error = NULL;
 
     get.flags = job->flags;
+    cli_get_options(&get, job->cli);
     cli_save_error_clear();
     if (wasmcache_get(&module, job->attachment, kind, &source, &get, &result->report)) {
         char text[1024];

@@ -67,22 +67,32 @@ static int add_env(struct request *request, char *argument)
     return CLI_OK;
 }
 
-/* Opens the folders, and refuses those by which the program could reach the cache: what it wrote
- * there would be run as native code the next time. */
-static int open_dirs(struct request *request, wasmcache *cache, const char *cache_dir)
+static int open_dirs(struct request *request)
 {
     size_t i;
 
     for (i = 0; i < request->program.dir_count; i++) {
         struct cli_preopen *dir = &request->dirs[i];
-        int overlaps;
 
         dir->fd = open(dir->host, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (dir->fd < 0) {
             cli_error("cannot give %s to the program: %s", dir->host, strerror(errno));
             return CLI_FAILED;
         }
-        overlaps = wasmcache_overlaps(cache, dir->fd);
+    }
+    return CLI_OK;
+}
+
+/* Refuses folders by which the program could reach the cache: what it wrote there would be run as
+ * native code the next time. */
+static int check_cache(const struct request *request, wasmcache *cache, const char *cache_dir)
+{
+    size_t i;
+
+    for (i = 0; i < request->program.dir_count; i++) {
+        const struct cli_preopen *dir = &request->dirs[i];
+        int overlaps = wasmcache_overlaps(cache, dir->fd);
+
         if (overlaps > 0) {
             cli_error("cannot give %s to the program: the cache %s is in it or around it, and a "
                       "program that can write there could plant native code; give another "
@@ -100,29 +110,88 @@ static int open_dirs(struct request *request, wasmcache *cache, const char *cach
     return CLI_OK;
 }
 
+/* The same for another place that decides what native code is run: a layer, or the folder of the
+ * settings file. */
+static int check_place(const struct request *request, const char *place, const char *what)
+{
+    wasmcache_options as = WASMCACHE_OPTIONS_INIT;
+    wasmcache *cache = NULL;
+    int status = CLI_OK;
+    size_t i;
+
+    as.dir = place;
+    as.flags = WASMCACHE_READ_ONLY;
+    if (wasmcache_open(&cache, &as)) {
+        cli_error("cannot look at %s: %s", place, cli_last_message());
+        return CLI_FAILED;
+    }
+    for (i = 0; !status && i < request->program.dir_count; i++) {
+        const struct cli_preopen *dir = &request->dirs[i];
+
+        if (wasmcache_overlaps(cache, dir->fd) != 0) {
+            cli_error("cannot give %s to the program: %s %s is in it or around it, and a program "
+                      "that can write there chooses what native code is run; give another --dir",
+                      dir->host, what, place);
+            status = CLI_FAILED;
+        }
+    }
+    wasmcache_close(cache);
+    return status;
+}
+
+static int check_places(const struct cli *cli, const struct request *request)
+{
+    char *layers[CLI_LAYERS_MAX];
+    const char *file = cli->config->file;
+    int status = CLI_OK, i, count = cli_config_layers(layers, cli->config);
+
+    if (count < 0) {
+        cli_error("no memory");
+        return CLI_FAILED;
+    }
+    for (i = 0; i < count; i++) {
+        if (!status)
+            status = check_place(request, layers[i], "the layer");
+        free(layers[i]);
+    }
+    if (!status && file && strcmp(file, "/dev/null") != 0) {
+        const char *slash = strrchr(file, '/');
+        char *folder =
+            !slash ? strdup(".") : strndup(file, slash == file ? 1 : (size_t)(slash - file));
+
+        if (folder) {
+            status = check_place(request, folder, "the folder of the settings file,");
+        } else {
+            cli_error("no memory");
+            status = CLI_FAILED;
+        }
+        free(folder);
+    }
+    return status;
+}
+
 /* The folders are checked with a cache of their own when the cache is switched off for this run:
  * the next run would use what the program left there. */
 static int check_dirs(struct cli *cli, struct request *request, wasmcache *cache)
 {
     wasmcache *own = NULL;
     wasmcache_status_info info = WASMCACHE_STATUS_INIT;
-    char *dir;
-    int status = CLI_OK;
+    const char *dir = cli_cache_dir(cli);
+    int status;
 
     if (!request->program.dir_count)
         return CLI_OK;
-    if (!cache)
+    status = open_dirs(request);
+    if (!status && !cache)
         status = cli_cache_open(cli, &own, CLI_CACHE_SHOW);
     if (status)
         return status;
     if (!cache)
         cache = own;
     wasmcache_status(cache, &info);
-    dir = cli_cache_dir(cli);
-    status = open_dirs(request, cache, *info.dir ? info.dir : dir ? dir : "");
-    free(dir);
+    status = check_cache(request, cache, *info.dir ? info.dir : dir ? dir : "");
     wasmcache_close(own);
-    return status;
+    return status ? status : check_places(cli, request);
 }
 
 static void close_dirs(struct request *request)
@@ -134,8 +203,8 @@ static void close_dirs(struct request *request)
             close(request->dirs[i].fd);
 }
 
-static int run_module(const struct cli_engine *engine, wasmcache_attachment *attachment,
-                      const struct request *request)
+static int run_module(const struct cli *cli, const struct cli_engine *engine,
+                      wasmcache_attachment *attachment, const struct request *request)
 {
     const struct cli_program *program = &request->program;
     wasmcache_source source = wasmcache_source_path(program->file);
@@ -146,6 +215,7 @@ static int run_module(const struct cli_engine *engine, wasmcache_attachment *att
     int rc, status;
 
     get.flags = request->recompile ? WASMCACHE_GET_RECOMPILE : 0;
+    cli_get_options(&get, cli);
     cli_progress_start("compiling");
     cli_progress_set(0, 0, program->file);
     rc = wasmcache_get(&module, attachment, WASMCACHE_MODULE, &source, &get, &report);
@@ -189,7 +259,7 @@ static int run_request(struct cli *cli, struct request *request)
     if (!status)
         status = cli_engine_attach(&attachment, &engine, cache, cli);
     if (!status)
-        status = run_module(&engine, attachment, request);
+        status = run_module(cli, &engine, attachment, request);
     wasmcache_detach(attachment);
     cli_engine_close(&engine);
     wasmcache_close(cache);

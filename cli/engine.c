@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE 1
 #include "engine.h"
 
 #include <dlfcn.h>
@@ -48,11 +49,14 @@ static int start(struct cli_engine *out, const struct cli_engine_type *type, voi
                  const char *path)
 {
     int status = type->load(library, path);
+    void *marker = dlsym(library, type->marker);
+    Dl_info info;
 
     if (status)
         return status;
     cli_note("engine: %s of %s", type->title, path);
     out->type = type;
+    out->path = marker && dladdr(marker, &info) && info.dli_fname ? info.dli_fname : path;
     out->native = type->create();
     if (!out->native) {
         cli_error("cannot make an engine with %s", path);
@@ -123,26 +127,23 @@ static int open_type(struct cli_engine *out, const struct cli_engine_type *type)
 
 int cli_engine_open(struct cli_engine *out, const struct cli *cli)
 {
-    const char *name = cli->engine;
-    const char *from = "--engine";
+    const char *name = cli->config->values[CLI_ENGINE].text;
     const struct cli_engine_type *const *type;
+    char from[PATH_ROOM];
 
     memset(out, 0, sizeof(*out));
-    if (!name) {
-        name = cli_environment("WASMCACHE_ENGINE");
-        from = "$WASMCACHE_ENGINE";
-    }
-    if (!name)
-        return open_type(out, cli_engine_types[0]);
     if (strchr(name, '/'))
-        return open_path(out, name, from);
+        return open_path(out, name, cli_config_origin(from, sizeof(from), cli->config, CLI_ENGINE));
     for (type = cli_engine_types; *type; type++)
         if (!strcmp(name, (*type)->name))
             return open_type(out, *type);
-    cli_error("%s: this tool was built without an engine \"%s\"; there is: " CLI_ENGINE_NAMES
-              ". Give one of these, or the path of its library with a slash in it",
-              from, name);
-    return CLI_USAGE;
+    return CLI_USAGE; /* cli_config_load() lets no other name through */
+}
+
+int cli_engine_open_type(struct cli_engine *out, const struct cli_engine_type *type)
+{
+    memset(out, 0, sizeof(*out));
+    return open_type(out, type);
 }
 
 int cli_engine_attach(wasmcache_attachment **out, const struct cli_engine *engine, wasmcache *cache,
@@ -150,18 +151,21 @@ int cli_engine_attach(wasmcache_attachment **out, const struct cli_engine *engin
 {
     wasmcache_attach_options options = WASMCACHE_ATTACH_OPTIONS_INIT;
     wasmcache_attachment_info info = WASMCACHE_ATTACHMENT_INFO_INIT;
+    const struct cli_setting_value *values = cli->config->values;
+    char from[PATH_ROOM];
 
-    options.settings = cli->settings;
-    options.engine_id = cli->engine_id;
+    options.settings = values[CLI_ENGINE_SETTINGS].text;
+    options.engine_id = values[CLI_ENGINE_ID].text;
     *out = engine->type->attach(cache, engine->native, &options);
     if (!*out) {
         bool misuse = wasmcache_last_error()->error == WASMCACHE_EMISUSE;
 
         /* Nothing else of what is given here can be wrong. */
-        if (misuse && cli->engine_id)
-            cli_error("--engine-id: \"%s\" is no engine id, which is up to 128 letters, digits and "
+        if (misuse && options.engine_id)
+            cli_error("%s: \"%s\" is no engine id, which is up to 128 letters, digits and "
                       ". _ + -, begins with a letter or a digit, and has no \"..\"",
-                      cli->engine_id);
+                      cli_config_origin(from, sizeof(from), cli->config, CLI_ENGINE_ID),
+                      options.engine_id);
         else
             cli_error("cannot attach %s to the cache: %s", engine->type->title, cli_last_message());
         return misuse ? CLI_USAGE : CLI_FAILED;

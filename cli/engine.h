@@ -42,6 +42,8 @@ struct cli_engine_type {
     /* Takes the functions from a library of dlopen's. Returns CLI_OK, or CLI_FAILED after a message
      * that names `path`. */
     int (*load)(void *library, const char *path);
+    /* The version of the loaded library, as far as it tells. */
+    const char *(*loaded_version)(void);
     /* A new engine, NULL if there is no memory for it. */
     void *(*create)(void);
     /* As the glue's attach_with: settings and engine id are given, or NULL. */
@@ -71,12 +73,14 @@ extern const struct cli_engine_type cli_engine_wasmer;
 struct cli_engine {
     const struct cli_engine_type *type;
     void *native;
+    const char *path; /* of the library, as the loader has it */
 };
 
-/* Loads the engine that the options or the environment ask for. CLI_OK, or CLI_FAILED or CLI_USAGE
- * after a message. */
+/* Loads the engine that the settings ask for. CLI_OK, or CLI_FAILED after a message. */
 int cli_engine_open(struct cli_engine *out, const struct cli *cli);
-/* Attaches with the settings and the id that the options give, and says so if the engine will run
+/* The same for one that was built in, from where it is expected. */
+int cli_engine_open_type(struct cli_engine *out, const struct cli_engine_type *type);
+/* Attaches with the string and the id that the settings give, and says so if the engine will run
  * uncached though there is a cache. CLI_OK, or CLI_FAILED or CLI_USAGE after a message. */
 int cli_engine_attach(wasmcache_attachment **out, const struct cli_engine *engine, wasmcache *cache,
                       const struct cli *cli);

@@ -64,6 +64,11 @@ static int load(void *library, const char *path)
     return CLI_OK;
 }
 
+static const char *loaded_version(void)
+{
+    return cli_wasmer.wasmer_version();
+}
+
 static void *create(void)
 {
     return cli_wasmer.wasm_engine_new();
@@ -96,6 +101,7 @@ const struct cli_engine_type cli_engine_wasmer = {
     .default_path = WASMCACHE_DEFAULT_WASMER,
     .marker = "wasmer_last_error_length",
     .load = load,
+    .loaded_version = loaded_version,
     .create = create,
     .attach = attach,
     .run = cli_wasmer_run,

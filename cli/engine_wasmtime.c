@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <dlfcn.h>
 #include <elf.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@
 #endif
 
 struct cli_wasmtime cli_wasmtime;
+static char version[16]; /* of the library that was loaded last: its major number, if known */
 
 struct name {
     const char *name;
@@ -117,6 +119,9 @@ static int load(void *library, const char *path)
         memcpy((char *)&cli_wasmtime + names[i].offset, &symbol, sizeof(symbol));
     }
     major = engine_major();
+    version[0] = '\0';
+    if (major)
+        snprintf(version, sizeof(version), "%u", major);
     if (major && major != WASMTIME_VERSION_MAJOR) {
         cli_error("cannot use %s: this tool was built for Wasmtime %d, and that is Wasmtime %u; "
                   "give the library of Wasmtime %d",
@@ -124,6 +129,11 @@ static int load(void *library, const char *path)
         return CLI_FAILED;
     }
     return CLI_OK;
+}
+
+static const char *loaded_version(void)
+{
+    return version;
 }
 
 static void *create(void)
@@ -154,6 +164,7 @@ const struct cli_engine_type cli_engine_wasmtime = {
 #endif
     .marker = "wasmtime_module_new",
     .load = load,
+    .loaded_version = loaded_version,
     .create = create,
     .attach = attach,
     .run = cli_wasmtime_run,

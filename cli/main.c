@@ -6,9 +6,10 @@
 #include "output.h"
 
 static const struct cli_command *const commands[] = {
-    &cli_command_compile, &cli_command_run,   &cli_command_info,  &cli_command_ls,
-    &cli_command_verify,  &cli_command_rm,    &cli_command_clear, &cli_command_prune,
-    &cli_command_pin,     &cli_command_unpin, &cli_command_stats, &cli_command_dir,
+    &cli_command_compile, &cli_command_run,    &cli_command_info,  &cli_command_ls,
+    &cli_command_verify,  &cli_command_rm,     &cli_command_clear, &cli_command_prune,
+    &cli_command_pin,     &cli_command_unpin,  &cli_command_stats, &cli_command_dir,
+    &cli_command_config,  &cli_command_doctor,
 };
 
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
@@ -38,7 +39,9 @@ void cli_main_help(void)
         "\nEnvironment:\n"
         "  WASMCACHE_DIR            the cache; else $XDG_CACHE_HOME/wasmcache, else\n"
         "                           ~/.cache/wasmcache\n"
-        "  WASMCACHE_ENGINE         as --engine\n"
+        "  WASMCACHE_ENGINE         as --engine; each setting has one: see \"help config\"\n"
+        "  WASMCACHE_CONFIG         the settings file; else wasmcache/config below\n"
+        "                           $XDG_CONFIG_HOME, else ~/.config/wasmcache/config\n"
 #ifdef CLI_HAS_WASMTIME
         "  WASMTIME_ROOT            where Wasmtime is: lib/libwasmtime.so below it\n"
 #endif
@@ -94,8 +97,12 @@ static int dispatch(struct cli *cli, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct cli cli = {0};
+    struct cli_config config = {0};
+    struct cli cli = {.config = &config};
+    int status;
 
     cli_output_init();
-    return cli_output_close(dispatch(&cli, argc > 0 ? argc - 1 : 0, argv + (argc > 0)));
+    status = cli_output_close(dispatch(&cli, argc > 0 ? argc - 1 : 0, argv + (argc > 0)));
+    cli_config_free(&config);
+    return status;
 }

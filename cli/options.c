@@ -10,6 +10,8 @@
 
 enum {
     OPTION_CACHE_DIR = 1000,
+    OPTION_CONFIG,
+    OPTION_SET,
     OPTION_ENGINE,
     OPTION_SETTINGS,
     OPTION_ENGINE_ID,
@@ -23,6 +25,8 @@ enum {
 };
 
 const struct cli_option cli_global_options[] = {
+    {OPTION_CONFIG, 0, "config", "FILE", "the settings file ($WASMCACHE_CONFIG)"},
+    {OPTION_SET, 0, "set", "NAME=VALUE", "a setting; \"wasmcache config\" lists them"},
     {OPTION_CACHE_DIR, 0, "cache-dir", "DIR", "where the cache is ($WASMCACHE_DIR)"},
     {OPTION_ENGINE, 0, "engine", "NAME", CLI_ENGINE_NAMES ", or a path ($WASMCACHE_ENGINE)"},
     {OPTION_SETTINGS, 0, "settings", "S", "what else the program with the engine vouches for"},
@@ -94,6 +98,15 @@ static void print_version(void)
         cli_print("%s %s (%s)\n", (*type)->title, (*type)->version, (*type)->name);
 }
 
+/* An option of its own for a setting; returns as take_global(). */
+static int take_setting(struct cli_scan *scan, enum cli_setting_id id, const char *text,
+                        const char *option)
+{
+    int status = cli_config_option(scan->cli->config, id, text, option);
+
+    return status ? stop(scan, status) : 0;
+}
+
 /* Takes a global option in; returns 0, or what cli_scan_next() is to return. */
 static int take_global(struct cli_scan *scan, int id)
 {
@@ -101,25 +114,28 @@ static int take_global(struct cli_scan *scan, int id)
     case OPTION_CACHE_DIR:
         if (!scan->value || !*scan->value)
             return stop(scan, cli_usage(scan->command, "--cache-dir needs a directory"));
-        scan->cli->cache_dir = scan->value;
+        return take_setting(scan, CLI_DIR, scan->value, "--cache-dir");
+    case OPTION_CONFIG:
+        if (!scan->value || !*scan->value)
+            return stop(scan, cli_usage(scan->command, "--config needs a file"));
+        scan->cli->config->named = scan->value;
         return 0;
+    case OPTION_SET: {
+        int status = cli_config_assign(scan->cli->config, scan->value);
+        return status ? stop(scan, status) : 0;
+    }
     case OPTION_ENGINE:
         if (!scan->value || !*scan->value)
             return stop(scan, cli_usage(scan->command, "--engine needs a name or a path"));
-        scan->cli->engine = scan->value;
-        return 0;
+        return take_setting(scan, CLI_ENGINE, scan->value, "--engine");
     case OPTION_SETTINGS:
-        scan->cli->settings = scan->value;
-        return 0;
+        return take_setting(scan, CLI_ENGINE_SETTINGS, scan->value, "--settings");
     case OPTION_ENGINE_ID:
-        scan->cli->engine_id = scan->value;
-        return 0;
+        return take_setting(scan, CLI_ENGINE_ID, scan->value, "--engine-id");
     case OPTION_LEGACY:
-        scan->cli->legacy = true;
-        return 0;
+        return take_setting(scan, CLI_LEGACY, "yes", "--legacy");
     case OPTION_DURABLE:
-        scan->cli->durable = true;
-        return 0;
+        return take_setting(scan, CLI_DURABLE, "yes", "--durable");
     case OPTION_JSON:
         scan->cli->json = true;
         break;
@@ -191,7 +207,7 @@ static int next_letter(struct cli_scan *scan)
     return take_global(scan, option->id);
 }
 
-int cli_scan_next(struct cli_scan *scan)
+static int next(struct cli_scan *scan)
 {
     for (;;) {
         int id;
@@ -225,6 +241,20 @@ int cli_scan_next(struct cli_scan *scan)
         if (id)
             return id;
     }
+}
+
+int cli_scan_next(struct cli_scan *scan)
+{
+    int id = next(scan);
+
+    /* Not before: the last option may name the file. */
+    if (scan->command &&
+        (id == CLI_SCAN_END || (id == CLI_SCAN_OPERAND && scan->stop_at_operand))) {
+        int status = cli_config_load(scan->cli->config);
+        if (status)
+            return stop(scan, status);
+    }
+    return id;
 }
 
 /* ---- help ------------------------------------------------------------------------------------ */

@@ -49,7 +49,8 @@ struct cli_scan {
 struct cli_scan cli_scan_begin(struct cli *cli, const struct cli_command *command, int argc,
                                char **argv);
 
-/* The next option's id, or one of the above. Global options are dealt with inside. */
+/* The next option's id, or one of the above. Global options are dealt with inside, and so are the
+ * settings, once a command's last option was seen: what is wrong with them stops it. */
 int cli_scan_next(struct cli_scan *scan);
 
 /* Prints a usage error with the command's name and where help is. Returns CLI_USAGE. */

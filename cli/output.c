@@ -22,7 +22,9 @@ static bool as_json;
 static bool quiet;
 static bool verbose;
 static pthread_mutex_t stdout_lock = PTHREAD_MUTEX_INITIALIZER;
-static int write_errno; /* the first failure to write to stdout */
+static int write_errno;            /* the first failure to write to stdout */
+static _Thread_local char *caught; /* where messages go, NULL: to stderr */
+static _Thread_local size_t caught_size;
 
 void cli_output_init(void)
 {
@@ -87,10 +89,20 @@ __attribute__((format(printf, 1, 0))) static void message(const char *format, va
     if (vasprintf(&text, format, arguments) < 0)
         return;
     make_one_line(text);
-    cli_stderr_lock();
-    fprintf(stderr, "wasmcache: %s\n", text);
-    cli_stderr_unlock();
+    if (caught) {
+        snprintf(caught, caught_size, "%s", text);
+    } else {
+        cli_stderr_lock();
+        fprintf(stderr, "wasmcache: %s\n", text);
+        cli_stderr_unlock();
+    }
     free(text);
+}
+
+void cli_errors_to(char *text, size_t size)
+{
+    caught = text;
+    caught_size = size;
 }
 
 void cli_error(const char *format, ...)

@@ -25,6 +25,9 @@ void cli_output_set(bool json, bool quiet, bool verbose);
 __attribute__((format(printf, 1, 2))) void cli_error(const char *format, ...);
 __attribute__((format(printf, 1, 2))) void cli_warn(const char *format, ...);
 __attribute__((format(printf, 1, 2))) void cli_note(const char *format, ...);
+/* From now on this thread's errors and warnings go into `text` instead, the last over the others;
+ * NULL: to stderr again. */
+void cli_errors_to(char *text, size_t size);
 /* Text of several lines from an engine or a guest, below an error. */
 void cli_error_lines(const char *text, size_t length);
 

@@ -53,6 +53,7 @@ static int parse(uint64_t *out, const char *text, const struct unit *unit)
         return -1;
     errno = 0;
     number = strtoull(text, &end, 10);
+    end += *end == ' ' && end[1]; /* "5 GiB" */
     while (unit->name && strcmp(unit->name, end) != 0)
         unit++;
     if (errno || !number || !unit->name || number > UINT64_MAX / unit->size)

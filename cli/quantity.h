@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-/* "1500", "500M" (10^6), "1Gi" (2^30), an optional B behind; "unlimited". */
+/* "1500", "500M" (10^6), "1Gi" or "1 GiB" (2^30), an optional B behind; "unlimited". */
 int cli_quantity_bytes(uint64_t *out, const char *text);
 /* "90s", "15m", "12h", "30d", "4w"; "unlimited". */
 int cli_quantity_seconds(uint64_t *out, const char *text);

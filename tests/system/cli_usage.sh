@@ -5,7 +5,7 @@
 . "$(dirname "$0")/cli_common.inc"
 tiny
 
-commands="compile run info ls verify rm clear dir"
+commands="compile run info ls verify rm clear dir config doctor"
 for arguments in --help -h help; do
 	run_plain $arguments
 	want_status 0
