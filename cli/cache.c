@@ -85,7 +85,7 @@ static int judge(wasmcache *cache, const char *dir, enum cli_cache_use use)
 {
     wasmcache_status_info info = WASMCACHE_STATUS_INIT;
 
-    if (use == CLI_CACHE_SHOW)
+    if (use == CLI_CACHE_SHOW || use == CLI_CACHE_LOOK)
         return CLI_OK;
     if (!dir) {
         snprintf(info.message, sizeof(info.message),
@@ -158,7 +158,9 @@ int cli_cache_open_with(struct cli *cli, wasmcache **out, unsigned flags,
     options.flags = flags | (values[CLI_DURABLE].number ? WASMCACHE_DURABLE : 0u) |
                     (values[CLI_LEGACY].number ? WASMCACHE_LEGACY : 0u);
     options.share = (wasmcache_share)values[CLI_SHARE].number;
-    options.verify = (wasmcache_verify)values[CLI_VERIFY].number;
+    /* Who only looks reads all of it, whatever the hints say. */
+    options.verify = flags & WASMCACHE_READ_ONLY ? WASMCACHE_VERIFY_ALWAYS
+                                                 : (wasmcache_verify)values[CLI_VERIFY].number;
     options.on_event = listener;
     set_limits(&options, values);
     for (i = 0; i < count; i++) {
@@ -181,10 +183,12 @@ int cli_cache_open(struct cli *cli, wasmcache **out, enum cli_cache_use use)
     int rc, status;
 
     *out = NULL;
-    if (use == CLI_CACHE_MODULES && cli_environment_flag("WASMCACHE_DISABLE"))
+    if ((use == CLI_CACHE_MODULES || use == CLI_CACHE_LOOK) &&
+        cli_environment_flag("WASMCACHE_DISABLE"))
         return CLI_OK;
     /* Events would only repeat what is to be shown. */
-    rc = cli_cache_open_with(cli, out, 0, use == CLI_CACHE_SHOW ? NULL : on_event);
+    rc = cli_cache_open_with(cli, out, use == CLI_CACHE_LOOK ? WASMCACHE_READ_ONLY : 0,
+                             use == CLI_CACHE_SHOW ? NULL : on_event);
     if (rc) {
         cache_error = rc;
         cli_error("cannot open the cache %s: %s", dir ? dir : "",

@@ -17,7 +17,9 @@
 enum cli_cache_use {
     CLI_CACHE_MODULES, /* it works without one too: WASMCACHE_DISABLE counts, off is a warning */
     CLI_CACHE_ENTRIES, /* without one there is nothing to do: off is an error */
-    CLI_CACHE_SHOW     /* off is what it shows */
+    CLI_CACHE_SHOW,    /* off is what it shows */
+    CLI_CACHE_LOOK     /* as MODULES, but nothing is changed, and all that is loaded is read whole;
+                          off is no warning */
 };
 
 /*

@@ -39,6 +39,7 @@ struct cli_command {
 extern const struct cli_command cli_command_compile;
 extern const struct cli_command cli_command_run;
 extern const struct cli_command cli_command_info;
+extern const struct cli_command cli_command_explain;
 extern const struct cli_command cli_command_ls;
 extern const struct cli_command cli_command_verify;
 extern const struct cli_command cli_command_rm;

@@ -6,10 +6,10 @@
 #include "output.h"
 
 static const struct cli_command *const commands[] = {
-    &cli_command_compile, &cli_command_run,    &cli_command_info,  &cli_command_ls,
-    &cli_command_verify,  &cli_command_rm,     &cli_command_clear, &cli_command_prune,
-    &cli_command_pin,     &cli_command_unpin,  &cli_command_stats, &cli_command_dir,
-    &cli_command_config,  &cli_command_doctor,
+    &cli_command_compile, &cli_command_run,    &cli_command_info,   &cli_command_explain,
+    &cli_command_ls,      &cli_command_verify, &cli_command_rm,     &cli_command_clear,
+    &cli_command_prune,   &cli_command_pin,    &cli_command_unpin,  &cli_command_stats,
+    &cli_command_dir,     &cli_command_config, &cli_command_doctor,
 };
 
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };

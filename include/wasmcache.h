@@ -429,6 +429,46 @@ typedef struct wasmcache_attachment_info {
 WASMCACHE_API int wasmcache_attachment_status(wasmcache_attachment *attachment,
                                               wasmcache_attachment_info *out);
 
+/* Room for a text of a wasmcache_identity and the NUL behind it. */
+#define WASMCACHE_IDENTITY_TEXT 512
+
+/*
+ * What a fingerprint was made of, to tell people in what two engines differ. Nothing is decided by
+ * it. Texts are printable ASCII: other bytes and the backslash are "\xHH", and one that is too long
+ * ends with "\+" and the SHA-256 of all of it in hex. "": not known, or nothing.
+ */
+typedef struct wasmcache_identity {
+    size_t size;               /* set by WASMCACHE_IDENTITY_INIT */
+    uint32_t artifact_version; /* the v{n} of the namespace */
+    uint8_t fingerprint[32];
+    char adapter[32];
+    char compiler[32];
+    char engine_version[WASMCACHE_IDENTITY_TEXT];
+    char target[WASMCACHE_IDENTITY_TEXT];
+    char settings[WASMCACHE_IDENTITY_TEXT];
+    char cpu[129];  /* hex of what the processor can do: the same on the same kind of processor. It
+                       is in the fingerprint by way of the probe alone */
+    char build[65]; /* hex of the build id of the engine's library; "" if it is in the program */
+    char probe[65]; /* hex of the SHA-256 of what the engine makes of its probe */
+} wasmcache_identity;
+
+#define WASMCACHE_IDENTITY_INIT                                                                    \
+    {                                                                                              \
+        sizeof(wasmcache_identity), 0, {0}, "", "", "", "", "", "", "", ""                         \
+    }
+
+/* Of an attachment; finds it out if this is its first use. EOFF: no attachment or no cache.
+ * EMISUSE; and why the engine runs uncached. */
+WASMCACHE_API int wasmcache_identity_of(wasmcache_identity *out, wasmcache_attachment *attachment);
+/*
+ * Of a namespace, as whoever saved there first wrote it down beside the entries. It may be wrong:
+ * who can write entries can write that too, and under an engine id that was given engines of all
+ * kinds save. EMISS: nobody did. EUNTRUSTED, ECORRUPT, ENEWER, EIO: it cannot be used. EOFF,
+ * EMISUSE.
+ */
+WASMCACHE_API int wasmcache_identity_read(wasmcache_identity *out, wasmcache *cache,
+                                          const char *engine_namespace);
+
 /* ---- sources --------------------------------------------------------------------------------- */
 
 /* What the engine compiled. There is one entry for a key: bytes that are text could be either, and

@@ -92,7 +92,8 @@ typedef struct wasmcache_attach_options {
     uint32_t artifact_version;  /* the v{n} of the namespace; 0: that of the probe's artifact */
     const char *target;         /* what of target and CPU the probe does not show; NULL: nothing */
     const char *settings;       /* what the embedder vouches for; NULL and "" are the same where the
-                                   probe shows the configuration */
+                                   probe shows the configuration. No secret: it is written down
+                                   beside the entries, for who may read those */
     const char *engine_id;      /* NULL: "{name}-{compiler}-{16 hex of the fingerprint}". A given id
                                    shares its folder with others: entries that do not match are left
                                    alone there */

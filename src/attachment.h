@@ -30,6 +30,8 @@ struct wc_identity {
     int error;                  /* why it cannot be cached, else 0 */
     int probed;
     uint8_t probe[32];         /* SHA-256 of what the probe gave */
+    uint8_t build[32];         /* the build id that is in the fingerprint */
+    int build_length;          /* 0: there is none in it */
     uint32_t artifact_version; /* the v{n} of the namespace */
     uint8_t fingerprint[32];
     char engine_namespace[WC_NAMESPACE_SIZE]; /* "" if it cannot be cached */

@@ -223,6 +223,10 @@ static int identify(struct wc_identity *identity, const wasmcache_attachment *at
         memcpy(identity->fingerprint, o->fingerprint, sizeof(identity->fingerprint));
     } else {
         const struct build build = find_build(attachment);
+        if (build.length > 0 && !build.own) {
+            memcpy(identity->build, build.id, (size_t)build.length);
+            identity->build_length = build.length;
+        }
         rc = look_at_engine(identity, attachment, &build, look, err);
         if (rc == 0)
             rc = make_fingerprint(identity, attachment, &build, err);

@@ -7,6 +7,7 @@
  */
 #include "layers.h"
 
+#include "identity_file.h"
 #include "publish.h"
 #include "stats.h"
 
@@ -35,6 +36,8 @@ static void promote(struct wc_call *call, const struct wc_entry_file *file)
     } else if (published == WC_PUBLISHED_NEW) {
         wc_call_tell(call, WASMCACHE_EVENT_SAVED, path, NULL, 0);
         (void)wc_stats_flush(cache, (int64_t)wc_entry_bytes(size), 1, NULL, &err);
+        if (wc_call_enter(call, &err) == 0)
+            wc_identity_file_write(&cache->store, &call->folder, call->attachment, call->identity);
     }
 }
 

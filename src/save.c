@@ -5,18 +5,24 @@
 
 #include "call.h"
 #include "evict.h"
+#include "identity_file.h"
 #include "publish.h"
 #include "stamp.h"
 #include "stats.h"
 
-/* It is used from now on. An entry that was there before and stayed keeps what it cost. */
+/* It is used from now on. An entry that was there before and stayed keeps what it cost. And where
+ * nothing says yet what the namespace is of, that is written down: asked at each save, since the
+ * folder may have been removed and made anew. */
 static void note_use(struct wc_call *call, const wasmcache_key *key, enum wc_published published)
 {
     const uint64_t cost = published == WC_PUBLISHED_NEW ? call->report.compile_ns : 0;
     struct wc_error ignored;
     wc_error_init(&ignored);
-    if (wc_call_enter(call, &ignored) == 0)
+    if (wc_call_enter(call, &ignored) == 0) {
         wc_use_note(NULL, &call->look, call->identity->engine_namespace, key, cost);
+        wc_identity_file_write(&call->attachment->cache->store, &call->folder, call->attachment,
+                               call->identity);
+    }
     wc_call_leave(call);
 }
 

@@ -59,12 +59,13 @@ static int read_slots(struct slots *out, int fd)
 
 static void decode(struct wc_tally *out, const struct slots *slots)
 {
-    const uint8_t *slot = slots->bytes[slots->newest];
+    const uint8_t *slot;
     memset(out, 0, sizeof(*out));
     if (slots->newest < 0) {
         out->since = wc_os_wall_seconds();
         return;
     }
+    slot = slots->bytes[slots->newest];
     out->since = wc_get_number(slot + AT_SINCE, 8);
     out->known = wc_get_number(slot + AT_KNOWN, 8) != 0;
     out->bytes = wc_get_number(slot + AT_BYTES, 8);

@@ -114,7 +114,8 @@ static int tree_one(const char *path, const struct stat *st, int type, struct FT
     char *name;
     (void)st;
     if (!ftw->level || strncmp(path + ftw->base, ".hints-", 7) == 0 ||
-        strcmp(path + ftw->base, ".lock") == 0 || strncmp(path + ftw->base, ".tally-", 7) == 0)
+        strcmp(path + ftw->base, ".lock") == 0 || strncmp(path + ftw->base, ".tally-", 7) == 0 ||
+        strcmp(path + ftw->base, ".identity") == 0)
         return 0;
     tree_names = realloc(tree_names, (tree_count + 1) * sizeof(*tree_names));
     name = malloc(strlen(path) + 2);

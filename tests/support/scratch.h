@@ -42,8 +42,8 @@ char *scratch_text(struct scratch *s, const char *format, ...)
 
 /*
  * All that lies below `dir`, as sorted relative paths with a newline behind each, directories with
- * a slash: "CACHEDIR.TAG\nns-v1/\nns-v1/AB.bin\n". Tables of hints, tallies and locks are passed
- * over: they may come at any time. Valid until scratch_end().
+ * a slash: "CACHEDIR.TAG\nns-v1/\nns-v1/AB.bin\n". Tables of hints, tallies, locks and
+ * identity files are passed over: they may come at any time. Valid until scratch_end().
  */
 const char *scratch_tree(struct scratch *s, const char *dir);
 

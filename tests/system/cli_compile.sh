@@ -146,5 +146,5 @@ want_status 0
 want_json 'row["outcome"] == "compiled" and row["reason"] == "corrupt"'
 run --json compile wasm/math.wasm
 want_json 'row["outcome"] == "hit"'
-[ -z "$(find "$cache" -type f ! -name '*.bin' ! -name CACHEDIR.TAG ! -name '.hints-*' ! -name .tally-1 ! -name .lock)" ] || bad "left-over files"
+[ -z "$(find "$cache" -type f ! -name '*.bin' ! -name CACHEDIR.TAG ! -name '.hints-*' ! -name .tally-1 ! -name .lock ! -name .identity)" ] || bad "left-over files"
 finish

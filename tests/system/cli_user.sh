@@ -23,6 +23,12 @@ else
 	mkdir user
 fi
 cache=$tmp/user/cache
+# explained REASON FILE: what explain says of the cache as it is now.
+explained() {
+	run --json explain "$2"
+	case $1 in none) want_status 0 ;; *) want_status 1 ;; esac
+	want_json "len(rows) == 1 and row['reason'] == '$1'"
+}
 
 run compile wasm/math.wasm wasm/trap.wasm
 want_status 0
@@ -54,6 +60,8 @@ run --json verify
 want_status 4
 want_json 'rows[-1]["unreadable"] == 1 and [r["error"] for r in rows if r.get("state") == "unreadable"] == ["Permission denied"]'
 [ -e "$path" ] || bad "an unreadable entry was removed"
+explained unreadable wasm/math.wasm
+want_json "row['path'] == '$path' and 'ermission denied' in row['why'] and '$path' in row['why']"
 run --json compile wasm/math.wasm
 want_status 0
 want_json 'row["outcome"] == "compiled" and row["reason"] == "unreadable"'
@@ -82,6 +90,9 @@ want_status 0
 want_json 'all(r["outcome"] == "compiled" and r["reason"] == "cache-off" and r["path"] is None for r in rows)'
 [ "$(grep -c 'the cache is off' err)" -eq 1 ] || bad "one warning wanted"
 [ "$(wc -l <err)" -eq 1 ] || bad "and nothing else"
+explained cache-off wasm/trap.wasm
+want_json 'row["why"] and row["path"] is None and row["near"] == []'
+want_no_err
 run -q run --invoke add wasm/math.wasm 1 2
 want_status 0
 want_out '^3$'
@@ -116,6 +127,7 @@ want_no_out
 want_err '^wasmcache: the cache is off: '
 run --json dir
 want_json 'row["state"] == "off" and row["error"] == "untrusted"'
+explained cache-off wasm/trap.wasm
 
 # Somebody else's directory that everybody may write to: one of our own in it.
 if [ "$(id -u)" -eq 0 ]; then
@@ -124,11 +136,21 @@ if [ "$(id -u)" -eq 0 ]; then
 	cache=$tmp/open
 	run --json compile wasm/trap.wasm
 	want_json 'row["path"].startswith(os.getcwd() + "/open/u65534/")'
+	explained none wasm/trap.wasm
+	want_json 'row["path"].startswith(os.getcwd() + "/open/u65534/")'
 	run dir
 	want_out "^$tmp/open/u65534$"
 	run run --dir "$tmp/open/u65534" wasm/create.wasm
 	want_status 1
 	want_err "$tmp/open/u65534"
+fi
+# One that is missing and cannot be made: a get would find it off, not merely empty.
+if [ "$(id -u)" -eq 0 ]; then
+	mkdir -m 755 rooted
+	cache=$tmp/rooted/cache
+	explained cache-off wasm/trap.wasm
+	run --json compile wasm/trap.wasm
+	want_json 'row["reason"] == "cache-off"'
 fi
 # A tool with more rights than its caller asks neither the environment nor the caller what code to run.
 if [ "$(id -u)" -eq 0 ]; then

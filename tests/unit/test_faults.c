@@ -313,7 +313,8 @@ static int left_over(const char *dir)
     int found = 0;
     while (walk && (entry = readdir(walk)) != NULL)
         if (entry->d_name[0] == '.' && strcmp(entry->d_name, ".") != 0 &&
-            strcmp(entry->d_name, "..") != 0 && strcmp(entry->d_name, ".lock") != 0)
+            strcmp(entry->d_name, "..") != 0 && strcmp(entry->d_name, ".lock") != 0 &&
+            strcmp(entry->d_name, ".identity") != 0)
             found = 1;
     if (walk)
         closedir(walk);
