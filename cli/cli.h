@@ -11,6 +11,7 @@
  */
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "config.h"
 #include "options.h"
@@ -23,6 +24,9 @@ struct cli {
     bool json;
     bool quiet;
     bool verbose;
+    bool readable;        /* others may load what is saved */
+    bool reproducible;    /* as $SOURCE_DATE_EPOCH wants it: */
+    uint64_t source_date; /* its value */
 };
 
 struct cli_command {

@@ -22,17 +22,30 @@ static void *checked(void *memory)
     return memory;
 }
 
-static void append(char ***list, size_t *count, char *string)
+/* Room doubles at each power of two, so no second number is needed. */
+static void *grown(void *list, size_t count, size_t size)
 {
-    /* Room doubles at each power of two, so no second number is needed. */
-    if (!(*count & (*count - 1)))
-        *list = checked(reallocarray(*list, *count ? *count * 2 : 1, sizeof(**list)));
-    (*list)[(*count)++] = string;
+    if (count & (count - 1))
+        return list;
+    return checked(reallocarray(list, count ? count * 2 : 1, size));
 }
 
 void cli_files_operand(struct cli_files *files, char *operand)
 {
-    append(&files->operand_list, &files->operands, operand);
+    files->operand_list = grown(files->operand_list, files->operands, sizeof(char *));
+    files->operand_list[files->operands++] = operand;
+}
+
+/* `why` is copied; NULL: it is a file. Takes `path`. */
+static void append(struct cli_files *files, char *path, const char *why, uint64_t bytes)
+{
+    struct cli_file *file;
+
+    files->list = grown(files->list, files->count, sizeof(*files->list));
+    file = &files->list[files->count++];
+    file->path = checked(path);
+    file->why = why ? checked(strdup(why)) : NULL;
+    file->bytes = bytes;
 }
 
 static bool is_wasm(const char *name)
@@ -40,18 +53,6 @@ static bool is_wasm(const char *name)
     size_t length = strlen(name);
 
     return length > 5 && !strcmp(name + length - 5, ".wasm");
-}
-
-/* Whom to tell of a folder that gives nothing. */
-struct listener {
-    void (*failed)(const char *path, const char *why, void *payload);
-    void *payload;
-};
-
-static int report(const struct listener *listener, const char *path, const char *why)
-{
-    listener->failed(path, why, listener->payload);
-    return CLI_FAILED;
 }
 
 static int not_dots(const struct dirent *entry)
@@ -65,77 +66,108 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-/* Links to files count, links to folders may go in circles. */
-static bool is_file(const char *path, const struct stat *st)
+static bool is_below(const char *path, const char *root)
 {
-    struct stat target;
+    size_t length = strlen(root);
 
-    return S_ISREG(st->st_mode) ||
-           (S_ISLNK(st->st_mode) && !stat(path, &target) && S_ISREG(target.st_mode));
+    return !strncmp(path, root, length) && (root[length - 1] == '/' || path[length] == '/');
 }
 
-static int walk(struct cli_files *files, const char *folder, const struct listener *listener)
+/* Files, and links to files below `root`, which is resolved. Links to folders may go in circles.
+ * *bytes: its size. */
+static bool is_file(const char *path, const char *root, const struct stat *st, uint64_t *bytes)
 {
+    struct stat target;
+    char *resolved;
+    bool below;
+
+    *bytes = (uint64_t)st->st_size;
+    if (!S_ISLNK(st->st_mode))
+        return S_ISREG(st->st_mode);
+    if (stat(path, &target) || !S_ISREG(target.st_mode))
+        return false;
+    *bytes = (uint64_t)target.st_size;
+    resolved = realpath(path, NULL);
+    below = resolved && is_below(resolved, root);
+    free(resolved);
+    if (!below)
+        cli_warn("%s is a link that leads out of the folder, and is left out; name it to have it",
+                 path);
+    return below;
+}
+
+static void walk(struct cli_files *files, const char *folder, const char *root)
+{
+    const char *slash = folder[strlen(folder) - 1] == '/' ? "" : "/";
     struct dirent **names = NULL;
     int count = scandir(folder, &names, not_dots, by_name);
-    int status = CLI_OK;
     int i;
 
-    if (count < 0)
-        return report(listener, folder, strerror(errno));
+    if (count < 0) {
+        append(files, strdup(folder), strerror(errno), 0);
+        return;
+    }
     for (i = 0; i < count; i++) {
-        const char *slash = folder[strlen(folder) - 1] == '/' ? "" : "/";
         char *path = NULL;
         struct stat st;
+        uint64_t bytes;
 
         if (asprintf(&path, "%s%s%s", folder, slash, names[i]->d_name) < 0)
             checked(NULL);
         free(names[i]);
         if (!lstat(path, &st)) {
             if (S_ISDIR(st.st_mode)) {
-                if (walk(files, path, listener))
-                    status = CLI_FAILED;
-            } else if (is_wasm(path) && is_file(path, &st)) {
-                append(&files->list, &files->count, path);
+                walk(files, path, root);
+            } else if (is_wasm(path) && is_file(path, root, &st, &bytes)) {
+                append(files, path, NULL, bytes);
                 path = NULL;
             }
         }
         free(path);
     }
     free(names);
-    return status;
 }
 
-int cli_files_expand(struct cli_files *files,
-                     void (*failed)(const char *path, const char *why, void *payload),
-                     void *payload)
+static void expand_folder(struct cli_files *files, const char *folder)
 {
-    const struct listener listener = {failed, payload};
-    int status = CLI_OK;
+    size_t before = files->count;
+    char *root = realpath(folder, NULL);
+
+    if (!root) {
+        append(files, strdup(folder), strerror(errno), 0);
+        return;
+    }
+    walk(files, folder, root);
+    free(root);
+    if (files->count == before)
+        append(files, strdup(folder), "the folder has no file *.wasm in it or below it", 0);
+}
+
+void cli_files_expand(struct cli_files *files)
+{
     size_t i;
 
     for (i = 0; i < files->operands; i++) {
         const char *operand = files->operand_list[i];
-        size_t before = files->count;
         struct stat st;
 
-        if (stat(operand, &st) || !S_ISDIR(st.st_mode)) {
-            append(&files->list, &files->count, checked(strdup(operand)));
-        } else if (walk(files, operand, &listener)) {
-            status = CLI_FAILED;
-        } else if (files->count == before) {
-            status = report(&listener, operand, "the folder has no file *.wasm in it or below it");
-        }
+        if (stat(operand, &st))
+            append(files, strdup(operand), NULL, 0); /* who opens it says why not */
+        else if (S_ISDIR(st.st_mode))
+            expand_folder(files, operand);
+        else
+            append(files, strdup(operand), NULL, S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0);
     }
-    return status;
 }
 
 void cli_files_free(struct cli_files *files)
 {
     size_t i;
 
-    for (i = 0; i < files->count; i++)
-        free(files->list[i]);
+    for (i = 0; i < files->count; i++) {
+        free(files->list[i].path);
+        free(files->list[i].why);
+    }
     free(files->list);
     free(files->operand_list);
     memset(files, 0, sizeof(*files));

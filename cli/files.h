@@ -5,20 +5,25 @@
 /* The wasm files that operands stand for: files as they are, folders as the *.wasm below them. */
 
 #include <stddef.h>
+#include <stdint.h>
+
+struct cli_file {
+    char *path;
+    char *why;      /* not NULL: it is a folder, or something in one, that gives nothing, and why */
+    uint64_t bytes; /* 0: not known */
+};
 
 struct cli_files {
     char **operand_list; /* borrowed strings */
     size_t operands;
-    char **list; /* by operand, below a folder by name */
+    struct cli_file *list; /* by operand, below a folder by name */
     size_t count;
 };
 
 void cli_files_operand(struct cli_files *files, char *operand);
-/* Fills the list. Returns CLI_OK, or CLI_FAILED if a folder could not be read or has no wasm in it,
- * after a call of `failed` for each. The others are in the list. */
-int cli_files_expand(struct cli_files *files,
-                     void (*failed)(const char *path, const char *why, void *payload),
-                     void *payload);
+/* Fills the list. Links to files count if they stay below the operand, so that a folder that
+ * somebody else filled leads nowhere else; one that leads out is told of and passed over. */
+void cli_files_expand(struct cli_files *files);
 void cli_files_free(struct cli_files *files);
 
 #endif

@@ -75,4 +75,15 @@ void cli_progress_start(const char *what);
 void cli_progress_set(size_t done, size_t total, const char *name);
 void cli_progress_stop(void);
 
+/* Work whose size is known: "compiling [####......] 4/10, 12 MB of 31 MB, 8 s, about 13 s left,
+ * 3 compiled, 1 failed, b.wasm". What does not fit on the line is left out. */
+struct cli_progress_counts {
+    size_t done, total; /* files */
+    uint64_t bytes_done, bytes;
+    uint64_t bytes_compiled; /* of those that are done: what took its time */
+    size_t hits, compiled, failed;
+};
+/* Instead of cli_progress_set(), as often as one of them is done; copied. */
+void cli_progress_update(const struct cli_progress_counts *counts, const char *name);
+
 #endif

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +28,10 @@ static bool running;
 static bool drawn;
 static const char *what;
 static char name[256];
-static size_t done, total;
+static struct cli_progress_counts counts;
+static bool is_bar;             /* of `counts` there is more than done and total */
+static uint64_t left_ns;        /* the estimate of what is left; 0: none */
+static struct timespec left_at; /* when that was so */
 static struct timespec began;
 
 void cli_progress_allow(bool be_allowed)
@@ -63,17 +67,98 @@ static size_t terminal_width(void)
     return 80;
 }
 
-static void draw(long seconds)
-{
-    char line[512];
-    char count[64] = "";
-    size_t width = terminal_width() - 1;
+/* ---- the line ------------------------------------------------------------------------------- */
 
-    if (total > 1)
-        snprintf(count, sizeof(count), " %zu/%zu", done, total);
-    snprintf(line, sizeof(line), "%s%s%s%s, %ld s", what, count, *name ? " " : "", name, seconds);
+struct line {
+    char text[512];
+    size_t used, width;
+};
+
+/* Adds all of it if there is room, or nothing. */
+__attribute__((format(printf, 2, 3))) static void add(struct line *line, const char *format, ...)
+{
+    char part[128];
+    va_list arguments;
+    int length;
+
+    va_start(arguments, format);
+    length = vsnprintf(part, sizeof(part), format, arguments);
+    va_end(arguments);
+    if (length < 0 || (size_t)length >= sizeof(part) || line->used + (size_t)length > line->width)
+        return;
+    memcpy(line->text + line->used, part, (size_t)length + 1);
+    line->used += (size_t)length;
+}
+
+/* The end of a name says more than its beginning. It is cut between characters of UTF-8. */
+static void add_name(struct line *line)
+{
+    enum { LEAST = 10 };
+    size_t length = strlen(name);
+    const char *from = name;
+
+    if (!length || line->used + 2 + LEAST > line->width)
+        return;
+    if (line->used + 2 + length > line->width)
+        from += length - (line->width - line->used - 2);
+    while (from > name && ((unsigned char)*from & 0xC0) == 0x80)
+        from++;
+    line->used +=
+        (size_t)snprintf(line->text + line->used, sizeof(line->text) - line->used, ", %s", from);
+}
+
+static const char *text_seconds(char out[32], long seconds)
+{
+    if (seconds < 120)
+        snprintf(out, 32, "%ld s", seconds);
+    else
+        snprintf(out, 32, "%ld min", (seconds + 30) / 60);
+    return out;
+}
+
+static void draw_bar(struct line *line, long seconds, const struct timespec *now)
+{
+    char bytes_done[CLI_TEXT_SIZE], bytes[CLI_TEXT_SIZE], time[32];
+    size_t cells = line->width >= 90 ? 20 : 10;
+    size_t full = counts.bytes ? (size_t)(counts.bytes_done * cells / counts.bytes) : 0;
+    int64_t left = (int64_t)left_ns - ((now->tv_sec - left_at.tv_sec) * INT64_C(1000000000) +
+                                       now->tv_nsec - left_at.tv_nsec);
+
+    add(line, "%s", what);
+    add(line, " [%.*s%.*s]", (int)full, "####################", (int)(cells - full),
+        "....................");
+    add(line, " %zu/%zu", counts.done, counts.total);
+    add(line, ", %s of %s", counts.bytes_done ? cli_text_bytes(bytes_done, counts.bytes_done) : "0",
+        cli_text_bytes(bytes, counts.bytes));
+    add(line, ", %s", text_seconds(time, seconds));
+    if (left >= 1000000000)
+        add(line, ", about %s left", text_seconds(time, (long)(left / 1000000000)));
+    if (counts.failed)
+        add(line, ", %zu failed", counts.failed);
+    if (counts.compiled)
+        add(line, ", %zu compiled", counts.compiled);
+    if (counts.hits)
+        add(line, ", %zu there", counts.hits);
+    add_name(line);
+}
+
+static void draw(long seconds, const struct timespec *now)
+{
+    struct line line = {.width = terminal_width() - 1};
+    char count[64] = "";
+
     /* A line that wraps could not be taken back with a carriage return. */
-    fprintf(stderr, "\r%.*s\033[K", (int)(width < sizeof(line) ? width : sizeof(line) - 1), line);
+    if (line.width >= sizeof(line.text))
+        line.width = sizeof(line.text) - 1;
+    if (is_bar && counts.total > 1) {
+        draw_bar(&line, seconds, now);
+    } else {
+        if (counts.total > 1)
+            snprintf(count, sizeof(count), " %zu/%zu", counts.done, counts.total);
+        snprintf(line.text, line.width + 1, "%s%s%s%s, %ld s", what, count, *name ? " " : "", name,
+                 seconds);
+    }
+    fprintf(stderr, "\r%s\033[K", line.text);
     fflush(stderr);
     drawn = true;
 }
@@ -89,7 +174,7 @@ static void *loop(void *unused)
         clock_gettime(CLOCK_MONOTONIC, &now);
         seconds = (long)(now.tv_sec - began.tv_sec) - (now.tv_nsec < began.tv_nsec);
         if (seconds >= 1)
-            draw(seconds);
+            draw(seconds, &now);
         until = now;
         until.tv_nsec += 250000000;
         if (until.tv_nsec >= 1000000000) {
@@ -114,7 +199,9 @@ void cli_progress_start(const char *doing)
         return;
     what = doing;
     name[0] = '\0';
-    done = total = 0;
+    memset(&counts, 0, sizeof(counts));
+    is_bar = false;
+    left_ns = 0;
     drawn = false;
     clock_gettime(CLOCK_MONOTONIC, &began);
     pthread_condattr_init(&attributes);
@@ -131,18 +218,52 @@ void cli_progress_start(const char *doing)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-void cli_progress_set(size_t is_done, size_t of, const char *at)
+static void set_name(const char *at)
 {
     size_t i;
 
-    pthread_mutex_lock(&lock);
-    done = is_done;
-    total = of;
     if (at)
         snprintf(name, sizeof(name), "%s", at);
     for (i = 0; name[i]; i++)
         if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
             name[i] = '?';
+}
+
+void cli_progress_set(size_t is_done, size_t of, const char *at)
+{
+    pthread_mutex_lock(&lock);
+    counts.done = is_done;
+    counts.total = of;
+    set_name(at);
+    pthread_mutex_unlock(&lock);
+}
+
+/*
+ * Compiling takes time by the byte, and all that is left may have to be compiled. The rate is that
+ * at the moment when something was done: in between nobody knows how far an engine is. Too little
+ * done says nothing.
+ */
+static void estimate(const struct cli_progress_counts *now_counts)
+{
+    uint64_t left = now_counts->bytes - now_counts->bytes_done, elapsed;
+
+    clock_gettime(CLOCK_MONOTONIC, &left_at);
+    elapsed = (uint64_t)(left_at.tv_sec - began.tv_sec) * 1000 +
+              (uint64_t)(left_at.tv_nsec / 1000000) - (uint64_t)(began.tv_nsec / 1000000);
+    left_ns = 0;
+    if (elapsed >= 2000 && now_counts->bytes_compiled >= now_counts->bytes / 20)
+        left_ns = (uint64_t)((double)elapsed * 1e6 * (double)left /
+                             (double)(now_counts->bytes_compiled + 1));
+}
+
+void cli_progress_update(const struct cli_progress_counts *new_counts, const char *at)
+{
+    pthread_mutex_lock(&lock);
+    if (new_counts->done != counts.done)
+        estimate(new_counts);
+    counts = *new_counts;
+    is_bar = true;
+    set_name(at);
     pthread_mutex_unlock(&lock);
 }
 

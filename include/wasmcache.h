@@ -244,8 +244,12 @@ enum {
                                  fsync). Default: a power cut may lose or tear new entries, and a
                                  torn one fails its digest */
     WASMCACHE_READ_ONLY = 2u, /* never write, not even to remove a damaged entry */
-    WASMCACHE_REPRODUCIBLE = 4u, /* entries carry no creation and compile time: the same input
-                                    gives the same bytes */
+    WASMCACHE_REPRODUCIBLE = 4u, /* the directory is to be filled once and handed on, and the same
+                                    modules give the same files in any order: entries carry no
+                                    creation and compile time, what is made has the time
+                                    reproducible_time, and no hints, totals or locks are made. So
+                                    nothing is counted or evicted, and two processes that compile
+                                    the same at the same time both do */
     WASMCACHE_SEALED = 16u,      /* together with READ_ONLY: where root owns the directory and its
                                     mount is read-only, entries are trusted as shared libraries are,
                                     and no digest is compared. Elsewhere it changes nothing */
@@ -331,6 +335,8 @@ typedef struct wasmcache_options {
     uint64_t memory_bytes;        /* of their artifacts in all; 0: 1 GiB */
     const wasmcache_layer *const *layers; /* in the order in which they are asked; copied */
     size_t layer_count;                   /* at most 16 */
+    uint64_t reproducible_time; /* REPRODUCIBLE: when entries and folders were written last, as
+                                   their files say; seconds since 1970, below 2^33 */
 } wasmcache_options;
 
 #define WASMCACHE_UNLIMITED UINT64_MAX
@@ -338,7 +344,7 @@ typedef struct wasmcache_options {
 #define WASMCACHE_OPTIONS_INIT                                                                     \
     {                                                                                              \
         sizeof(wasmcache_options), NULL, 0, WASMCACHE_SHARE_PRIVATE, NULL, 0, NULL, NULL,          \
-            WASMCACHE_VERIFY_ONCE, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0               \
+            WASMCACHE_VERIFY_ONCE, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0            \
     }
 
 /*

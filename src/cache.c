@@ -51,6 +51,9 @@ void wc_sized_out(void *to, const void *from, size_t from_size)
 #define EVICT_AFTER 60
 #define MEMORY_BYTES (UINT64_C(1) << 30)
 
+/* In the year 2242; file systems that are in use can store it, but for the oldest kinds. */
+#define TIME_MAX UINT64_C(0x1ffffffff)
+
 /* ---- open and close ---- */
 
 static int check_options(const wasmcache_options *o, struct wc_error *err)
@@ -68,6 +71,8 @@ static int check_options(const wasmcache_options *o, struct wc_error *err)
         wrong = "unknown verify";
     else if (o->flags & WASMCACHE_SEALED && !(o->flags & WASMCACHE_READ_ONLY))
         wrong = "what is sealed is also read-only";
+    else if (o->reproducible_time > TIME_MAX)
+        wrong = "a time that no file has";
     else if (o->max_disk_percent > 100)
         wrong = "more than 100 percent of a disk";
     else if (o->trust_uid_count > 64 || (o->trust_uid_count && !o->trust_uids))
@@ -124,7 +129,8 @@ static wasmcache *cache_new(const wasmcache_options *o)
     if (!cache)
         return NULL;
     atomic_init(&cache->refs, 1);
-    wc_hints_init(&cache->hints, !(o->flags & WASMCACHE_READ_ONLY) || o->hints_dir);
+    wc_hints_init(&cache->hints,
+                  !(o->flags & (WASMCACHE_READ_ONLY | WASMCACHE_REPRODUCIBLE)) || o->hints_dir);
     if (o->dir)
         wc_hints_find_boot(&cache->hints);
     wc_later_init(&cache->later, o);
@@ -142,6 +148,8 @@ static wasmcache *cache_new(const wasmcache_options *o)
     cache->verify_seconds = o->verify_seconds ? o->verify_seconds : WEEK;
     cache->store.flags = o->flags;
     cache->store.gate.share = o->share;
+    cache->store.gate.dated = (o->flags & WASMCACHE_REPRODUCIBLE) != 0;
+    cache->store.gate.time = (int64_t)o->reproducible_time;
     cache->limits = limits_of(o);
     cache->on_event = o->on_event;
     cache->payload = o->payload;
@@ -239,9 +247,10 @@ int wasmcache_open(wasmcache **out, const wasmcache_options *options)
         return wc_error_publish(
             &err, wc_fail(&err, WASMCACHE_EMISUSE, 0, NULL, NULL, "wasmcache_open: NULL"));
     *out = NULL;
-    rc = options ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_options, layer_count),
-                               "wasmcache_options", &err)
-                 : 0;
+    rc = options
+             ? wc_sized_in(&o, sizeof(o), options, SIZE_0_1(wasmcache_options, reproducible_time),
+                           "wasmcache_options", &err)
+             : 0;
     if (rc == 0)
         rc = check_options(&o, &err);
     if (rc == 0)

@@ -38,6 +38,11 @@ uint32_t wc_gate_file_mode(const struct wc_gate *gate)
                                                    : 0400;
 }
 
+int wc_gate_date(const struct wc_gate *gate, int fd)
+{
+    return gate->dated ? wc_os_set_time(fd, gate->time) : 0;
+}
+
 /* For backup programs; only in what we made ourselves. That it cannot be written is nobody's
  * problem. */
 static void write_tag(const struct wc_gate *gate, int dir)
@@ -49,7 +54,7 @@ static void write_tag(const struct wc_gate *gate, int dir)
     if (fd < 0)
         return;
     if (wc_os_write(fd, tag_text, sizeof(tag_text) - 1) < 0 ||
-        wc_os_chmod(fd, wc_gate_file_mode(gate) | 0200) < 0)
+        wc_os_chmod(fd, wc_gate_file_mode(gate) | 0200) < 0 || wc_gate_date(gate, fd) < 0)
         (void)wc_os_unlink(dir, tag_name);
     (void)wc_os_close(fd);
 }
@@ -129,9 +134,10 @@ int wc_gate_open_at(const struct wc_gate *gate, int at, const char *name, const 
 }
 
 /* "u{uid}" in a directory that is not to be trusted itself: 0700 and ours, nobody else's. */
-static int open_own_folder(int at, const char *path, int create, int *out, struct wc_error *err)
+static int open_own_folder(const struct wc_gate *gate, int at, const char *path, int create,
+                           int *out, struct wc_error *err)
 {
-    struct wc_gate alone = {WASMCACHE_SHARE_PRIVATE, NULL, 0};
+    struct wc_gate alone = {WASMCACHE_SHARE_PRIVATE, NULL, 0, gate->dated, gate->time};
     struct wc_os_stat st;
     char name[16];
     int rc;
@@ -231,7 +237,7 @@ static int open_directory(const struct wc_gate *gate, const char *path, int crea
         *out = fd;
         return 0;
     }
-    rc = open_own_folder(fd, path, create, &own, err);
+    rc = open_own_folder(gate, fd, path, create, &own, err);
     if (rc == WASMCACHE_EMISS) {
         found->could_make = wc_os_check_write(fd) == 0;
         if (!found->could_make)

@@ -21,6 +21,8 @@ struct wc_gate {
     wasmcache_share share;
     uint32_t *trust_uids;
     size_t trust_uid_count;
+    int dated;    /* what we make is to have this time */
+    int64_t time; /* seconds since 1970 */
 };
 
 /* What the gate saw, also where it refused. */
@@ -37,6 +39,9 @@ int wc_gate_trusts(const struct wc_gate *gate, const struct wc_os_stat *st);
 /* Modes of what we make. */
 uint32_t wc_gate_dir_mode(const struct wc_gate *gate);
 uint32_t wc_gate_file_mode(const struct wc_gate *gate);
+
+/* Gives it the time that what we make has, if that is not just when it is made. */
+int wc_gate_date(const struct wc_gate *gate, int fd);
 
 /*
  * Opens the directory at `path`, with CREATE made with all parents (and marked with CACHEDIR.TAG)

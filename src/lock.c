@@ -43,7 +43,7 @@ int wc_key_lock_open(struct wc_key_lock *lock, const struct wc_store *store,
 
     *lock = closed;
     lock->fd = wc_os_open_update(folder->fd, WC_LOCK_NAME);
-    if (lock->fd == -ENOENT)
+    if (lock->fd == -ENOENT && !(store->flags & WASMCACHE_REPRODUCIBLE))
         lock->fd = create(folder->fd);
     if (lock->fd == -EEXIST)
         lock->fd = wc_os_open_update(folder->fd, WC_LOCK_NAME);

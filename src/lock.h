@@ -51,7 +51,7 @@ struct wc_key_lock {
         -1, 0, 0, 0, 0, 0, 0, 0                                                                    \
     }
 
-/* Makes the file if it is missing. 0: there are no locks here. */
+/* Makes the file if it is missing, but not in a reproducible cache. 0: there are no locks here. */
 int wc_key_lock_open(struct wc_key_lock *lock, const struct wc_store *store,
                      const struct wc_folder *folder, wasmcache_kind kind, const wasmcache_key *key);
 enum wc_lock_result wc_key_lock_try(struct wc_key_lock *lock, enum wc_lock_byte byte);

@@ -53,8 +53,8 @@ static int prune(wasmcache *cache, const wasmcache_prune_options *o, wasmcache_p
         limits.age = o->max_age_seconds;
     if (rc == 0 && !dry)
         rc = wc_tally_lock(&lock, &cache->store, PATIENCE, err);
-    if (rc == WASMCACHE_EMISS) /* no directory, no entries */
-        return 0;
+    if (rc == WASMCACHE_EMISS) /* no directory, or one that is reproducible: nobody to wait for */
+        rc = 0;
     if (rc == 0)
         rc = wc_evict(cache, &limits, dry ? WC_EVICT_DRY_RUN : WC_EVICT_CLEAN, 0, result, err);
     wc_tally_unlock(&lock);

@@ -206,6 +206,9 @@ static int write_all(struct target *t, struct wc_trailer *trailer, const uint8_t
     rc = wc_os_chmod(t->fd, wc_gate_file_mode(&t->store->gate));
     if (rc < 0)
         return system_failure(err, t, rc, "fchmod");
+    rc = wc_gate_date(&t->store->gate, t->fd);
+    if (rc < 0)
+        return system_failure(err, t, rc, "futimens");
     if (t->store->flags & WASMCACHE_DURABLE) {
         rc = wc_os_sync_data(t->fd);
         if (rc < 0)
@@ -326,6 +329,16 @@ static int write_and_name(enum wc_published *result, struct target *t, struct wc
     return rc;
 }
 
+/* Each that changed the folder does it after that: the last of them has the last word. A file
+ * system that will not have it keeps nobody from his entry. */
+static void date_folder(const struct target *t)
+{
+    const struct wc_gate *gate = &t->store->gate;
+    (void)wc_gate_date(gate, t->folder.fd);
+    if (gate->dated)
+        (void)wc_os_set_time_of_parent(t->folder.fd, gate->time);
+}
+
 static int publish(enum wc_published *result, struct target *t, struct wc_trailer *trailer,
                    const void *artifact, struct wc_error *err)
 {
@@ -338,6 +351,7 @@ static int publish(enum wc_published *result, struct target *t, struct wc_traile
     }
     rc = write_and_name(result, t, trailer, artifact, err);
     drop_temp(t);
+    date_folder(t);
     if (rc == 0 && *result == WC_PUBLISHED_NEW && (t->store->flags & WASMCACHE_DURABLE)) {
         rc = wc_os_sync_dir(t->folder.fd);
         if (rc < 0)

@@ -109,7 +109,7 @@ static int open_file(const struct wc_store *store, int dir, int create)
     struct wc_os_stat st;
     int rc,
         fd = create ? wc_os_open_update(dir, WC_TALLY_NAME) : wc_os_open_read(dir, WC_TALLY_NAME);
-    if (fd == -ENOENT && create) {
+    if (fd == -ENOENT && create && !(store->flags & WASMCACHE_REPRODUCIBLE)) {
         fd = wc_os_create(dir, WC_TALLY_NAME);
         if (fd == -EEXIST)
             fd = wc_os_open_update(dir, WC_TALLY_NAME);

@@ -30,8 +30,9 @@ struct wc_tally {
 
 /* EMISS: there is none. EUNTRUSTED, EIO. */
 int wc_tally_read(struct wc_tally *out, const struct wc_store *store, struct wc_error *err);
-/* Changes it, and makes it if there is none. `out` (not NULL): what it is then. EMISS: the
- * directory is not there. EBUSY: others had it all the time. EUNTRUSTED, EIO, EFULL. */
+/* Changes it, and makes it if there is none and the cache is not reproducible. `out` (not NULL):
+ * what it is then. EMISS: there is none, or no directory. EBUSY: others had it all the time.
+ * EUNTRUSTED, EIO, EFULL. */
 int wc_tally_update(const struct wc_store *store,
                     void (*change)(struct wc_tally *tally, void *payload), void *payload,
                     struct wc_tally *out, struct wc_error *err);

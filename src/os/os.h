@@ -113,6 +113,10 @@ int wc_os_pwrite(int fd, const void *bytes, size_t size, uint64_t offset);
  * 0 also where that cannot be done: the writes will tell. */
 int wc_os_reserve(int fd, uint64_t size);
 int wc_os_chmod(int fd, uint32_t mode);
+/* Sets when it was last used and written to, in seconds since 1970. */
+int wc_os_set_time(int fd, int64_t seconds);
+/* The same of the directory that the directory `fd` lies in. */
+int wc_os_set_time_of_parent(int fd, int64_t seconds);
 int wc_os_sync_data(int fd);
 int wc_os_sync_dir(int fd);
 /* Makes a late write error of the file system show (a close of a duplicate, as NFS reports then).

@@ -301,6 +301,25 @@ int wc_os_chmod(int fd, uint32_t mode)
     return wc_os_result(fchmod(fd, (mode_t)mode));
 }
 
+static int set_time(int at, const char *name, int64_t seconds)
+{
+    struct timespec times[2] = {{0}, {0}};
+    times[0].tv_sec = times[1].tv_sec = (time_t)seconds;
+    return wc_os_result(name ? utimensat(at, name, times, 0) : futimens(at, times));
+}
+
+int wc_os_set_time(int fd, int64_t seconds)
+{
+    ENTER("set_time");
+    return set_time(fd, NULL, seconds);
+}
+
+int wc_os_set_time_of_parent(int fd, int64_t seconds)
+{
+    ENTER("set_time");
+    return set_time(fd, "..", seconds);
+}
+
 static int sync_retry(int (*sync)(int), int fd)
 {
     int rc;

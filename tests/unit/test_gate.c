@@ -429,7 +429,7 @@ static void a_folder_of_our_own_is_used_where_it_could_not_be_made(void **state)
 static void every_mode_and_owner_by_the_rule(void **state)
 {
     uint32_t uids[] = {7, 8};
-    const struct wc_gate gate = {WASMCACHE_SHARE_PRIVATE, uids, 2};
+    const struct wc_gate gate = {.trust_uids = uids, .trust_uid_count = 2};
     static const uint32_t owners[] = {0, 7, 8, 9, 1000, UINT32_MAX};
     (void)state;
     wc_os_euid_forced = 1000;

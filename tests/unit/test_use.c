@@ -210,6 +210,7 @@ static void the_cost_stays(void **state)
     struct wc_error ignored;
     uint64_t cost[2] = {0, 0};
     r->options.flags = WASMCACHE_REPRODUCIBLE;
+    r->options.hints_dir = scratch_in(&r->scratch, "hints");
     rig_open(r);
     assert_int_equal(rig_get(r, wasm, NULL), 0);
     wc_hint_of_entry(&use, rig_namespace(r), &key);
