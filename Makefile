@@ -14,6 +14,8 @@
 #   make bench-crowd [ROUNDS=1000]                many that want the same module at once; dead leaders; cold starts
 #   make bench-memory [ROUNDS=100]                hits in memory, on 1 to 8 threads: half a minute an engine
 #   make bench-evict                              what the order of eviction saves, against others: a minute
+#   make bench-writers [SECONDS=600]              16 processes that save into a full cache: is it ever over, does a hit fail
+#   make bench-cleanup [ENTRIES=1000000]          memory of a clean-up of many entries, and what hits feel of it; some GB of disk
 #   make install [PREFIX=/usr/local] [DESTDIR=]   make format    make clean
 #
 # WASMTIME_ROOT=DIR, WASMER_ROOT=DIR  engines of your own      WERROR=ON  warnings are errors      JOBS=N
@@ -32,7 +34,8 @@ build = wasmtime=$$(tools/engine-wasmtime --have) && wasmer=$$(tools/engine-wasm
 # test,PRESET
 test = ctest --preset $(1) -j $(JOBS)
 
-.PHONY: build run wasmer bench-crowd bench-memory bench-evict check check-large check-asan check-tsan interop check-headers check-includes check-symbols check-style \
+.PHONY: build run wasmer bench-crowd bench-memory bench-evict bench-writers bench-cleanup check check-large check-asan check-tsan interop \
+	check-headers check-includes check-symbols check-style \
 	check-install check-fuzz bench bench-quick install format clean set-up-check set-up-run set-up-bench
 
 build:
@@ -150,6 +153,21 @@ bench-evict:
 	@$(MAKE) build
 	@cmake --build build/release -j $(JOBS) --target bench_evict $(if $(V),-v)
 	@build/release/bench/bench-evict
+
+# in_scratch,COMMAND,ARGUMENTS: a program of bench/ on a new directory, which is removed.
+in_scratch = dir=$$(mktemp -d "$${TMPDIR:-/var/tmp}/wasmcache-bench.XXXXXX") && trap 'rm -rf "$$dir"' EXIT INT TERM && build/release/bench/$(1) "$$dir" $(2)
+
+SECONDS ?= 600
+bench-writers:
+	@$(MAKE) build
+	@cmake --build build/release -j $(JOBS) --target bench_writers $(if $(V),-v)
+	@$(call in_scratch,bench-writers,$(SECONDS))
+
+ENTRIES ?= 1000000
+bench-cleanup:
+	@$(MAKE) build
+	@cmake --build build/release -j $(JOBS) --target bench_cleanup $(if $(V),-v)
+	@$(call in_scratch,bench-cleanup,$(ENTRIES))
 
 install: build
 	@cmake --install build/release --prefix "$(PREFIX)"

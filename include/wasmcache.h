@@ -741,10 +741,10 @@ typedef struct wasmcache_save_options {
  * Serializes the engine's module `native` and publishes it under `key`. The caller vouches that it
  * was compiled from the wasm of that key by the attached engine. A sound entry that is there
  * already stays (0 is returned). `options` may be NULL. EOFF, EFULL, EIO, EUNTRUSTED, ENEWER and
- * EMISMATCH (an entry that must not be replaced is there), EBUSY (others keep changing it), EENGINE
- * (it does not serialize), EMISUSE, ENOMEM: nothing was published, and nothing is left behind. Only
- * a WASMCACHE_DURABLE save whose last "fsync" fails has published, and a power cut may take it
- * back.
+ * EMISMATCH (an entry that must not be replaced is there), EBUSY (others keep changing it, or
+ * evict), EENGINE (it does not serialize), EMISUSE, ENOMEM: nothing was published, and nothing is
+ * left behind. Only a WASMCACHE_DURABLE save whose last "fsync" fails has published, and a power
+ * cut may take it back.
  */
 WASMCACHE_API int wasmcache_save(wasmcache_attachment *attachment, wasmcache_kind kind,
                                  const wasmcache_key *key, void *native,

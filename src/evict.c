@@ -40,7 +40,9 @@ struct eviction {
     struct idle *idle;
     struct histogram ages[AGES], current; /* of all namespaces; of the one that is walked over */
 
-    /* What has to go: all that is below this worth, and of it as much as is over. */
+    uint64_t old_bytes, old_entries; /* of entries that are too old, which all go */
+
+    /* What else has to go: all that is below this worth, and of it as much as is over. */
     enum age cut_age;
     unsigned cut_step;
     uint64_t bytes_over, entries_over;
@@ -88,9 +90,8 @@ static int find(struct walk *w, const char *name, struct found *f)
         f->st.type != WC_OS_FILE)
         return 0;
     f->worth.bytes = f->st.size;
-    f->worth.uses = 1;
-    f->worth.first = f->worth.last =
-        f->st.mtime_ns < 0 ? 0 : (uint64_t)f->st.mtime_ns / 1000000000u;
+    f->worth.uses = WC_WORTH_USE;
+    f->worth.last = f->st.mtime_ns < 0 ? 0 : (uint64_t)f->st.mtime_ns / 1000000000u;
     if (!wc_use_find(&f->worth, &w->look, w->engine_namespace, &f->key))
         look_into(w, f);
     if (f->worth.last > w->last_used)
@@ -98,10 +99,14 @@ static int find(struct walk *w, const char *name, struct found *f)
     return 1;
 }
 
-/* Calls `visit` for each entry of the namespace, and `after` (NULL: nothing) at its end. */
-static int walk_namespace(struct walk *w,
-                          int (*visit)(struct walk *, struct found *, struct wc_error *),
-                          int (*after)(struct walk *, struct wc_error *), struct wc_error *err)
+/* What a walk does in each namespace: at first, with each entry, in the end. NULL: nothing. */
+struct pass {
+    void (*before)(struct walk *);
+    int (*visit)(struct walk *, struct found *, struct wc_error *);
+    int (*after)(struct walk *, struct wc_error *);
+};
+
+static int walk_namespace(struct walk *w, const struct pass *pass, struct wc_error *err)
 {
     struct found f;
     const char *name;
@@ -113,28 +118,28 @@ static int walk_namespace(struct walk *w,
     wc_hint_look_start(&w->look, &w->e->cache->hints);
     wc_cache_find_hints(w->e->cache, &w->look, &w->folder, WC_GATE_LOOK);
     w->pins = wc_os_stat_at(w->folder.fd, WC_PINS, &f.st) == 0;
+    if (pass->before)
+        pass->before(w);
     walk = wc_os_walk_open(w->folder.fd, &os);
     if (!walk)
         rc = wc_fail(err, wc_error_of_errno(os), os, "opendir", w->folder.path, "Cannot list %s",
                      w->folder.path);
     while (rc == 0 && walk && (name = wc_os_walk_next(walk, &os)) != NULL)
         if (find(w, name, &f))
-            rc = visit(w, &f, err);
+            rc = pass->visit(w, &f, err);
     if (rc == 0 && os < 0)
         rc = wc_fail(err, WASMCACHE_EIO, os, "readdir", w->folder.path, "Cannot list %s",
                      w->folder.path);
     wc_os_walk_close(walk);
     wc_hint_look_end(&w->look);
-    if (rc == 0 && after)
-        rc = after(w, err);
+    if (rc == 0 && pass->after)
+        rc = pass->after(w, err);
     wc_folder_close(&w->folder);
     return rc;
 }
 
 /* The same for all namespaces. */
-static int walk_all(struct eviction *e, int root,
-                    int (*visit)(struct walk *, struct found *, struct wc_error *),
-                    int (*after)(struct walk *, struct wc_error *), struct wc_error *err)
+static int walk_all(struct eviction *e, int root, const struct pass *pass, struct wc_error *err)
 {
     const char *name;
     int os = 0, rc = 0, first = 0;
@@ -147,7 +152,7 @@ static int walk_all(struct eviction *e, int root,
         if (!wc_namespace_valid(name))
             continue;
         memcpy(w.engine_namespace, name, strlen(name) + 1);
-        rc = walk_namespace(&w, visit, after, err);
+        rc = walk_namespace(&w, pass, err);
         if (rc < 0 && !first) /* one that cannot be used does not keep the others from it */
             first = rc;
     }
@@ -163,12 +168,6 @@ static int is_too_old(const struct eviction *e, const struct found *f)
            e->now - f->worth.last > e->limits->age;
 }
 
-/* What is too old goes before anything else. */
-static unsigned step_of(const struct eviction *e, const struct found *f)
-{
-    return is_too_old(e, f) ? 0 : wc_worth_step(&f->worth, e->now);
-}
-
 static int may_go(const struct walk *w, const struct found *f)
 {
     const struct eviction *e = w->e;
@@ -178,14 +177,29 @@ static int may_go(const struct walk *w, const struct found *f)
     return !w->pins || !wc_is_pinned(&w->folder, f->name);
 }
 
+/* Before it is counted: what a remover left may be an entry, which is put back. */
+static void clean(struct walk *w)
+{
+    struct wc_error ignored;
+    uint64_t cleaned = 0;
+    wc_error_init(&ignored);
+    if (w->e->flags & WC_EVICT_CLEAN)
+        (void)wc_store_clean(&w->folder, &cleaned, &ignored);
+}
+
 static int count(struct walk *w, struct found *f, struct wc_error *err)
 {
     struct eviction *e = w->e;
     (void)err;
     e->result->left_bytes += f->st.size;
     e->result->left_entries++;
-    if (may_go(w, f)) {
-        const unsigned step = step_of(e, f);
+    if (!may_go(w, f))
+        return 0;
+    if (is_too_old(e, f)) {
+        e->old_bytes += f->st.size;
+        e->old_entries++;
+    } else {
+        const unsigned step = wc_worth_step(&f->worth, e->now);
         e->current.bytes[step] += f->st.size;
         e->current.entries[step]++;
     }
@@ -204,12 +218,8 @@ static int is_idle(const struct eviction *e, const char *engine_namespace)
 static int add_namespace(struct walk *w, struct wc_error *err)
 {
     struct eviction *e = w->e;
-    struct wc_error ignored = *err;
-    uint64_t cleaned = 0;
     const int idle = w->last_used < e->now && e->now - w->last_used > WEEK;
     struct histogram *to = &e->ages[idle ? IDLE : IN_USE];
-    if (e->flags & WC_EVICT_CLEAN)
-        (void)wc_store_clean(&w->folder, &cleaned, &ignored);
     if (idle) {
         struct idle *i = malloc(sizeof(*i));
         if (!i)
@@ -244,8 +254,9 @@ static uint64_t over(uint64_t value, uint64_t limit)
 static void find_cut(struct eviction *e)
 {
     uint64_t limit = e->limits->bytes < e->disk_limit ? e->limits->bytes : e->disk_limit;
-    e->bytes_over = over(e->result->left_bytes + e->incoming, limit);
-    e->entries_over = over(e->result->left_entries + (e->incoming > 0), e->limits->entries);
+    e->bytes_over = over(over(e->result->left_bytes + e->incoming, limit), e->old_bytes);
+    e->entries_over =
+        over(over(e->result->left_entries + (e->incoming > 0), e->limits->entries), e->old_entries);
     for (e->cut_age = IDLE; e->cut_age < AGES; e->cut_age++) {
         const struct histogram *h = &e->ages[e->cut_age];
         for (e->cut_step = 0; e->cut_step < WC_WORTH_STEPS; e->cut_step++) {
@@ -260,15 +271,21 @@ static void find_cut(struct eviction *e)
 
 /* ---- the second walk: removing ---- */
 
-/* -1: it has to go, 1: it stays, 0: it is where the cut is, and goes as long as something is over.
- */
-static int side_of_cut(const struct eviction *e, const struct walk *w, const struct found *f)
+enum verdict { STAYS, GOES, GOES_WHILE_OVER /* it is of the worth of the cut */ };
+
+static enum verdict judge(const struct eviction *e, const struct walk *w, const struct found *f)
 {
     const enum age age = is_idle(e, w->engine_namespace) ? IDLE : IN_USE;
-    const unsigned step = step_of(e, f);
+    const unsigned step = wc_worth_step(&f->worth, e->now);
+    if (!may_go(w, f))
+        return STAYS;
+    if (is_too_old(e, f))
+        return GOES;
     if (age != e->cut_age)
-        return age < e->cut_age ? -1 : 1;
-    return step == e->cut_step ? 0 : step < e->cut_step ? -1 : 1;
+        return age < e->cut_age ? GOES : STAYS;
+    if (step != e->cut_step)
+        return step < e->cut_step ? GOES : STAYS;
+    return e->bytes_over || e->entries_over ? GOES_WHILE_OVER : STAYS;
 }
 
 static int remove_entry(const struct walk *w, const struct found *f, struct wc_error *err)
@@ -291,10 +308,9 @@ static int remove_what_has_to_go(struct walk *w, struct found *f, struct wc_erro
 {
     struct eviction *e = w->e;
     struct wc_error why = *err;
-    const int side = side_of_cut(e, w, f);
+    const enum verdict verdict = judge(e, w, f);
     int rc = 0;
-    if (!may_go(w, f) ||
-        !(side < 0 || is_too_old(e, f) || (side == 0 && (e->bytes_over || e->entries_over))))
+    if (verdict == STAYS)
         return 0;
     if (!(e->flags & WC_EVICT_DRY_RUN))
         rc = remove_entry(w, f, &why);
@@ -304,7 +320,7 @@ static int remove_what_has_to_go(struct walk *w, struct found *f, struct wc_erro
         e->result->failed++;
         return 0;
     }
-    if (side == 0) {
+    if (verdict == GOES_WHILE_OVER) { /* what is worth less is taken off already */
         e->bytes_over = over(e->bytes_over, f->st.size);
         e->entries_over = over(e->entries_over, 1);
     }
@@ -343,12 +359,14 @@ static void set_totals(struct wc_tally *tally, void *payload)
 
 static int walk_twice(struct eviction *e, int root, struct wc_error *err)
 {
-    int rc = walk_all(e, root, count, add_namespace, err);
+    static const struct pass counting = {clean, count, add_namespace};
+    static const struct pass removing = {NULL, remove_what_has_to_go, NULL};
+    int rc = walk_all(e, root, &counting, err);
     e->disk_limit = disk_limit(e->limits, e->result->left_bytes, e->cache->store.dir);
     find_cut(e);
-    if (rc == 0 && (e->bytes_over || e->entries_over || e->cut_step || e->cut_age != IDLE ||
-                    e->limits->age != UINT64_MAX))
-        rc = walk_all(e, root, remove_what_has_to_go, NULL, err);
+    if (rc == 0 &&
+        (e->bytes_over || e->entries_over || e->cut_step || e->cut_age != IDLE || e->old_entries))
+        rc = walk_all(e, root, &removing, err);
     return rc;
 }
 
@@ -456,7 +474,12 @@ int wc_evict_make_room(wasmcache *cache, uint64_t bytes, struct wc_error *err)
     if ((limits->bytes == UINT64_MAX && limits->entries == UINT64_MAX && !limits->disk_percent) ||
         has_room(cache, bytes))
         return 0;
-    if (wc_tally_lock(&lock, &cache->store, PATIENCE, &ignored) < 0)
+    rc = wc_tally_lock(&lock, &cache->store, PATIENCE, &ignored);
+    if (rc == WASMCACHE_EBUSY) {
+        *err = ignored;
+        return rc;
+    }
+    if (rc < 0)
         return 0; /* no directory yet, or one without locks, where nobody counts */
     if (!has_room(cache, bytes) && wc_evict(cache, limits, 0, bytes, &result, &ignored) == 0 &&
         !fits(cache, result.left_bytes, result.left_entries, bytes))

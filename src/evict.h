@@ -29,7 +29,8 @@ enum { WC_EVICT_DRY_RUN = 1, WC_EVICT_CLEAN = 2 /* also what writers and remover
 int wc_evict(wasmcache *cache, const struct wc_limits *limits, unsigned flags, uint64_t incoming,
              wasmcache_prune_result *out, struct wc_error *err);
 /* Of those that need room one evicts, and the others wait for it. EFULL: an entry of that size
- * would never fit, or nothing that is there may go. No other failure shows. */
+ * would never fit, or nothing that is there may go. EBUSY: the other one was not done in time. No
+ * other failure shows. */
 int wc_evict_make_room(wasmcache *cache, uint64_t bytes, struct wc_error *err);
 
 /* prune.c. 1: it is pinned. `folder` is of its namespace. */

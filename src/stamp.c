@@ -10,8 +10,8 @@
 /* A stamp's value: the front of the digest, then when the entry was last used. The file is told by
  * its identity; the digest is compared so that a stamp says what was checked. */
 enum { DIGEST = 24, AT_USED = 24 };
-/* A use's value; its time is the last one. */
-enum { AT_COMPILE = 0, AT_USES = 8, AT_FIRST = 16 };
+/* A use's value; its time is the last one. Uses are as wc_worth has them. */
+enum { AT_COMPILE = 0, AT_USES = 8 };
 
 static int is_recent(uint64_t then, uint64_t now, uint64_t seconds)
 {
@@ -65,12 +65,11 @@ void wc_use_note(struct wc_stamp *stamp, struct wc_hint_look *look, const char *
     if (known && !stamped && is_recent(use.time, now, HOUR))
         return;
     if (!known)
-        memset(use.value, 0, sizeof(use.value));
+        memset(&use, 0, sizeof(use));
     if (compile_ns)
         wc_put_number(use.value + AT_COMPILE, compile_ns, 8);
-    if (!known)
-        wc_put_number(use.value + AT_FIRST, now, 8);
-    wc_put_number(use.value + AT_USES, wc_get_number(use.value + AT_USES, 8) + 1, 8);
+    wc_put_number(use.value + AT_USES,
+                  wc_worth_use(wc_get_number(use.value + AT_USES, 8), use.time, now), 8);
     use.time = now;
     wc_hint_put(look, &entry, &use);
 }
@@ -85,7 +84,6 @@ int wc_use_find(struct wc_worth *worth, struct wc_hint_look *look, const char *e
         return 0;
     worth->compile_ns = wc_get_number(hint.value + AT_COMPILE, 8);
     worth->uses = wc_get_number(hint.value + AT_USES, 8);
-    worth->first = wc_get_number(hint.value + AT_FIRST, 8);
     worth->last = hint.time;
     return worth->compile_ns > 0 && worth->uses > 0; /* else the trailer may say more */
 }

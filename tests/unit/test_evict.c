@@ -231,6 +231,62 @@ static void what_is_too_old_goes_whatever_the_room(void **state)
     assert_true(is_there(r, "b"));
 }
 
+/* Each of another worth, so that most of what goes is below the cut, before and behind it in the
+ * order of the walk. */
+static void it_goes_down_to_the_limit_and_no_further(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_prune_result result;
+    uint64_t one;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    for (unsigned i = 0; i < 40; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "m%u", i);
+        save(r, name, UINT64_C(1000000) << i % 20);
+    }
+    pass(3600);
+    one = stats_of(r).bytes / 40;
+    result = prune(r, 11 * one + one / 2, 0, 0, 0);
+    assert_int_equal(result.left_entries, 11);
+    assert_int_equal(count_entries(r), 11);
+    assert_int_equal(result.left_bytes, 11 * one);
+    for (unsigned i = 0; i < 40; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "m%u", i);
+        if (i % 20 != 14) /* of the cut: one of two */
+            assert_int_equal(is_there(r, name), i % 20 > 14);
+    }
+    assert_int_equal(prune(r, 0, 4, 0, 0).left_entries, 4);
+    assert_true(is_there(r, "m19") && is_there(r, "m39") && is_there(r, "m18"));
+}
+
+/* The room that they leave is enough: nothing else goes, of whatever namespace. */
+static void what_is_too_old_makes_room_for_the_others(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_prune_result result;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    save(r, "dear", UINT64_C(90000000000));
+    save(r, "dear too", UINT64_C(90000000000));
+    rig_close(r);
+    r->engine.configuration = 2;
+    rig_open(r);
+    pass(8 * 24 * 3600);
+    save(r, "idle", 1000000);
+    rig_close(r);
+    r->engine.configuration = 3;
+    rig_open(r);
+    pass(8 * 24 * 3600);
+    save(r, "cheap", 1000000);
+    pass(60);
+    result = prune(r, 2 * ENTRY + KB, 0, 10 * 24 * 3600, 0);
+    assert_int_equal(result.removed_entries, 2);
+    assert_true(is_there(r, "cheap"));
+    r->engine.configuration = 2;
+    rig_reopen(r);
+    assert_true(is_there(r, "idle"));
+}
+
 static void how_many_there_may_be_counts_too(void **state)
 {
     struct rig *r = *state;
@@ -399,6 +455,7 @@ static void each_failing_call_harms_nobody(void **state)
     for (unsigned nth = 1;; nth++) {
         wasmcache_prune_options options = WASMCACHE_PRUNE_OPTIONS_INIT;
         const unsigned before = scratch_descriptors();
+        assert_true(nth < 1000); /* what a failure leaves does not pile up */
         options.max_bytes = ENTRY + KB;
         save(r, "cheap", 1000000);
         save(r, "dear", UINT64_C(9000000000));
@@ -432,6 +489,104 @@ static void what_finds_no_room_is_not_saved(void **state)
     pass(60);
     assert_int_equal(rig_get(r, "m19", &report), 0);
     assert_int_equal(report.save_error, 0);
+}
+
+/* ---- another one evicts ---- */
+
+static uint64_t waited;
+static int pass_the_wait(uint64_t ns)
+{
+    waited += ns;
+    wc_os_monotonic_forced += (int64_t)ns;
+    return 1;
+}
+
+/* Who may not evict, since another does, waits for a while; a limit is a limit all the same. */
+static void who_waits_in_vain_for_room_does_not_save(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    struct wc_tally_lock lock;
+    struct wc_error err;
+    open_with_limit(r, 3 * ENTRY);
+    save(r, "a", 1000000);
+    save(r, "b", 1000000);
+    save(r, "c", 1000000);
+    pass(3600);
+    wc_error_init(&err);
+    assert_int_equal(wc_tally_lock(&lock, &r->cache->store, 0, &err), 0);
+    waited = 0;
+    wc_os_monotonic_forced = 1000000000;
+    wc_os_wait_hook = pass_the_wait;
+    assert_int_equal(rig_get(r, "d", &report), 0);
+    wc_os_wait_hook = NULL;
+    wc_os_monotonic_forced = -1;
+    assert_int_equal(report.outcome, WASMCACHE_COMPILED);
+    assert_int_equal(report.save_error, WASMCACHE_EBUSY);
+    assert_true(waited >= UINT64_C(30000000000) && waited < UINT64_C(31000000000));
+    assert_int_equal(count_entries(r), 3);
+    wc_tally_unlock(&lock);
+    assert_int_equal(rig_get(r, "d", &report), 0);
+    assert_int_equal(report.save_error, 0);
+    assert_true(is_there(r, "d"));
+}
+
+struct killed {
+    struct rig *r;
+    unsigned nth;
+};
+
+static int be_killed(void *argument)
+{
+    const struct killed *k = argument;
+    wasmcache_prune_options options = WASMCACHE_PRUNE_OPTIONS_INIT;
+    options.max_bytes = 4 * ENTRY + KB;
+    rig_open(k->r);
+    seam_exit(k->nth);
+    (void)wasmcache_prune(k->r->cache, &options, NULL);
+    seam_off();
+    return 7; /* it came to its end */
+}
+
+/* Wherever it was: what is gone is gone, what is left is whole, and the next one ends what it
+ * began. */
+static void who_is_killed_leaves_the_rest_to_the_next(void **state)
+{
+    struct rig *r = *state;
+    unsigned began = 0, put_back = 0, status = 0;
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    for (unsigned nth = 1; status != 7; nth += 5) {
+        struct killed k = {r, nth};
+        wasmcache_prune_result result;
+        unsigned left;
+        for (unsigned i = 0; i < 12; i++) {
+            char name[8];
+            snprintf(name, sizeof(name), "m%u", i);
+            if (!is_there(r, name))
+                save(r, name, UINT64_C(1000000) << i);
+        }
+        pass(3600);
+        rig_close(r);
+        status = (unsigned)scratch_child(be_killed, &k, 0, 20);
+        rig_open(r);
+        left = count_entries(r);
+        began += left > 4 && left < 12;
+        result = prune(r, 4 * ENTRY + KB, 0, 0, 0);
+        assert_int_equal(result.failed, 0);
+        assert_int_equal(result.left_entries, 4);
+        /* One that was between two names is there again first. */
+        assert_in_range(result.removed_entries + 4 - left, 0, 1);
+        put_back += result.removed_entries + 4 > left;
+        assert_int_equal(stats_of(r).entries, 4);
+        assert_null(strstr(scratch_tree(&r->scratch, r->dir), "/."));
+        for (unsigned i = 8; i < 12; i++) {
+            char name[8];
+            snprintf(name, sizeof(name), "m%u", i);
+            assert_int_equal(rig_load(r, name, NULL), 0);
+        }
+    }
+    assert_true(began >= 5);
+    assert_true(put_back >= 2);
 }
 
 /* ---- processes ---- */
@@ -483,8 +638,8 @@ static void sixteen_writers_stay_within_the_limit(void **state)
 
 static void worth_grows_with_what_it_saves(void **state)
 {
-    struct wc_worth w = {1000000, 1000000000, 4, 1000000, 2000000};
-    const uint64_t at = 2010000;
+    struct wc_worth w = {1000000, 1000000000, 4 * WC_WORTH_USE, 2000000};
+    const uint64_t at = 2000000;
     const unsigned base = wc_worth_step(&w, at);
     struct wc_worth other = w;
     (void)state;
@@ -496,19 +651,39 @@ static void worth_grows_with_what_it_saves(void **state)
     other = w;
     other.uses *= 4;
     assert_int_equal(wc_worth_step(&other, at), base + 32);
-    other = w;
-    other.last -= 500000;
-    assert_true(wc_worth_step(&other, at) < base);
+    assert_int_equal(wc_worth_step(&w, at + WC_WORTH_HALF_LIFE), base - 16);
+    assert_int_equal(wc_worth_step(&w, at + 3 * WC_WORTH_HALF_LIFE), base - 48);
+    assert_int_equal(wc_worth_step(&w, at - 1000), base); /* a clock that was set back */
     /* Nothing is out of bounds. */
     for (int i = 0; i < 64; i++) {
         const uint64_t big = UINT64_C(1) << i;
         const struct wc_worth extremes[] = {
-            {big, 1, 1, 0, 0}, {1, big, big, big, big}, {0, 0, 0, big, 0}, {big, big, big, 0, big}};
+            {big, 1, 1, 0}, {1, big, big, big}, {0, 0, 0, 0}, {big, big, big, big}};
         for (int j = 0; j < 4; j++) {
             assert_true(wc_worth_step(&extremes[j], 0) < WC_WORTH_STEPS);
             assert_true(wc_worth_step(&extremes[j], UINT64_MAX) < WC_WORTH_STEPS);
         }
     }
+}
+
+static void uses_fade(void **state)
+{
+    const uint64_t half = WC_WORTH_HALF_LIFE, one = WC_WORTH_USE;
+    uint64_t uses = 0, at = 1000000;
+    (void)state;
+    assert_int_equal(wc_worth_use(0, 0, at), one);
+    assert_int_equal(wc_worth_use(8 * one, at, at), 9 * one);
+    assert_int_equal(wc_worth_use(8 * one, at, at - 1000), 9 * one);
+    assert_true(wc_worth_use(8 * one, at, at + half / 2) > 66 * one / 10 &&
+                wc_worth_use(8 * one, at, at + half / 2) < 67 * one / 10); /* 8 / sqrt(2) + 1 */
+    assert_int_equal(wc_worth_use(8 * one, at, at + half), 5 * one);
+    assert_int_equal(wc_worth_use(8 * one, at, at + 3 * half), 2 * one);
+    assert_int_equal(wc_worth_use(8 * one, at, UINT64_MAX), one);
+    assert_true(wc_worth_use(UINT64_MAX, at, at) <= (UINT64_C(1) << 33));
+    /* However long it is used each hour, a month without is seen. */
+    for (unsigned hour = 0; hour < 100000; hour++, at += 3600)
+        uses = wc_worth_use(uses, at - 3600, at);
+    assert_true(uses > 700 * one && uses < 760 * one);
 }
 
 static int set_up(void **state)
@@ -530,6 +705,8 @@ int main(void)
         TEST(what_nobody_used_for_a_week_goes_first),
         TEST(what_another_engine_uses_is_not_first),
         TEST(what_is_too_old_goes_whatever_the_room),
+        TEST(it_goes_down_to_the_limit_and_no_further),
+        TEST(what_is_too_old_makes_room_for_the_others),
         TEST(how_many_there_may_be_counts_too),
         TEST(pinned_and_young_entries_stay),
         TEST(a_save_makes_room),
@@ -541,8 +718,11 @@ int main(void)
         TEST(a_mapped_entry_loses_only_its_name),
         TEST(each_failing_call_harms_nobody),
         TEST(what_finds_no_room_is_not_saved),
+        TEST(who_waits_in_vain_for_room_does_not_save),
+        TEST(who_is_killed_leaves_the_rest_to_the_next),
         TEST(sixteen_writers_stay_within_the_limit),
         TEST(worth_grows_with_what_it_saves),
+        TEST(uses_fade),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,7 @@
 #include "cache.h"
 #include "fixture.h"
 #include "seam.h"
+#include "stamp.h"
 #include "support/rig.h"
 
 static const char wasm[] = "a module", other[] = "b module";
@@ -232,6 +233,56 @@ static void the_cost_stays(void **state)
     assert_int_equal(cost[1], cost[0]);
 }
 
+/* What the table has of the entry, as evict.c asks for it. */
+static struct wc_worth worth_of(struct rig *r)
+{
+    const wasmcache_key key = rig_key(wasm);
+    struct wc_worth worth = {0};
+    struct wc_hint_look look;
+    struct wc_folder folder;
+    struct wc_error ignored;
+    wc_error_init(&ignored);
+    assert_int_equal(
+        wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r), WC_GATE_LOOK, &ignored),
+        0);
+    wc_hint_look_start(&look, &r->cache->hints);
+    wc_cache_find_hints(r->cache, &look, &folder, WC_GATE_LOOK);
+    assert_int_equal(wc_use_find(&worth, &look, rig_namespace(r), &key), 1);
+    wc_hint_look_end(&look);
+    wc_folder_close(&folder);
+    return worth;
+}
+
+/* Each hour once, however often it is used in it; half of it three weeks later; and a removal is
+ * not the end of it. */
+static void uses_are_counted_and_fade(void **state)
+{
+    const wasmcache_key key = rig_key(wasm);
+    const int64_t half = WC_WORTH_HALF_LIFE;
+    struct rig *r = *state;
+    struct wc_worth worth;
+    rig_open(r);
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    for (int i = 0; i < 5; i++)
+        (void)hit(r);
+    worth = worth_of(r);
+    assert_int_equal(worth.uses, WC_WORTH_USE);
+    assert_int_equal(worth.last, base);
+    for (int i = 1; i < 4; i++) {
+        at(i * hour);
+        (void)hit(r);
+        (void)hit(r);
+    }
+    worth = worth_of(r);
+    assert_true(worth.uses > 398 * WC_WORTH_USE / 100 && worth.uses < 4 * WC_WORTH_USE);
+    assert_int_equal(worth.last, base + 3 * hour);
+    assert_int_equal(wasmcache_remove(r->cache, rig_namespace(r), &key), 0);
+    at(3 * hour + half);
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    worth = worth_of(r);
+    assert_true(worth.uses > 298 * WC_WORTH_USE / 100 && worth.uses < 3 * WC_WORTH_USE);
+}
+
 /* A hints_dir that is missing is made by what remembers, not by what looks. */
 static void looking_makes_nothing(void **state)
 {
@@ -313,6 +364,7 @@ int main(void)
         TEST(a_clock_that_was_set_back_is_no_use_in_the_future),
         TEST(who_may_not_write_does_not),
         TEST(the_cost_stays),
+        TEST(uses_are_counted_and_fade),
         TEST(looking_makes_nothing),
         TEST(a_lost_table_costs_the_time_only),
     };
