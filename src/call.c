@@ -14,6 +14,7 @@ void wc_call_start(struct wc_call *call, wasmcache_attachment *attachment, wasmc
     call->kind = kind;
     call->flags = 0;
     call->replace = 0;
+    call->counts = 0;
     call->report = empty;
     call->started = wc_os_monotonic_ns();
     call->seen.ino = 0;
@@ -125,7 +126,7 @@ void wc_call_close(struct wc_call *call, int rc)
     call->report.total_ns = wc_os_monotonic_ns() - call->started;
     if (rc < 0)
         call->report.outcome = WASMCACHE_FAILED;
-    if (call->attachment && call->attachment->cache)
+    if (call->counts && call->attachment && call->attachment->cache)
         count(call);
 }
 

@@ -26,6 +26,7 @@ struct wc_call {
     wasmcache_kind kind;
     unsigned flags; /* WASMCACHE_GET_... */
     int replace;    /* a save replaces a sound entry */
+    int counts;     /* it is a get or a load, which is a hit or a miss */
     wasmcache_report report;
     uint64_t started;
     struct wc_folder folder;      /* of the namespace, between enter and leave */

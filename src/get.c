@@ -68,6 +68,7 @@ static int save_compiled(struct wc_call *call, const struct wc_get *get, void *n
         rc = wc_input_unchanged(&get->input, &get->content, &err);
     if (rc == 0 && wc_later_save(call, key, native, lock) == 0) {
         call->report.save_later = 1;
+        call->report.key = *key; /* also where it was not looked for under that */
         return 0;
     }
     if (rc == 0)
@@ -292,6 +293,7 @@ int wc_get_check_call(struct wc_call *call, const wasmcache_report *report, cons
                       const char *function, struct wc_error *err)
 {
     int rc = wc_call_check(call, report, function, err);
+    call->counts = 1;
     if (rc == 0 && (!out || !call->attachment)) {
         call->report.reason = WASMCACHE_REASON_SOURCE;
         rc = wc_misuse(err, function,

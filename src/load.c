@@ -269,6 +269,7 @@ int wasmcache_load(wasmcache_module **out, wasmcache_attachment *attachment, was
         return 0;
     wc_error_init(&err);
     wc_call_start(&call, attachment, kind);
+    call.counts = 1;
     rc = wc_call_check_key(&call, key, report, out, "wasmcache_load", &err);
     if (rc == 0)
         rc = wc_load_counted(out, &call, key, &err);

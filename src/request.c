@@ -394,7 +394,7 @@ static int start_keyed(wasmcache_request **out, wasmcache_executor *executor, wa
     int rc = wc_call_check_key(&r->call, key, NULL, argument, function, &r->err);
     if (rc == 0)
         r->key = *key;
-    r->keyed = r->type == WC_REQUEST_LOAD;
+    r->keyed = r->call.counts = r->type == WC_REQUEST_LOAD;
     return start(out, executor, r, rc);
 }
 

@@ -120,6 +120,18 @@ static void it_is_saved_after_the_get(void **state)
     assert_int_equal(wasmcache_executor_dispatch(l->executor), 0);
 }
 
+static void what_was_not_looked_for_has_its_key_all_the_same(void **state)
+{
+    struct lab *l = *state;
+    const wasmcache_key key = rig_key("a");
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    open_with_pool(l);
+    assert_int_equal(rig_get_with(l->r, "a", WASMCACHE_GET_RECOMPILE, &report), 0);
+    run_pool(&l->pool);
+    assert_int_equal(report.save_later, 1);
+    assert_true(wasmcache_key_equal(&report.key, &key));
+}
+
 static void flush_detach_and_close_wait(void **state)
 {
     struct lab *l = *state;
@@ -243,6 +255,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(it_is_saved_after_the_get),
+        TEST(what_was_not_looked_for_has_its_key_all_the_same),
         TEST(flush_detach_and_close_wait),
         TEST(an_executor_that_ends_saves_what_waits),
         TEST(who_is_over_the_bound_saves_by_itself),

@@ -271,8 +271,12 @@ static void other_flags_kinds_and_attachments_do_not_join(void **state)
     run_all(executor);
     for (int i = 0; i < 4; i++) {
         assert_int_equal(a[i].error, 0);
-        assert_int_equal(a[i].report.outcome, i == 2 ? WASMCACHE_HIT : WASMCACHE_COMPILED);
+        if (i != 2)
+            assert_int_equal(a[i].report.outcome, WASMCACHE_COMPILED);
     }
+    /* There is one entry for a key: the component may have taken the module's place by then. */
+    if (a[2].report.outcome != WASMCACHE_HIT)
+        assert_int_equal(a[2].report.reason, WASMCACHE_REASON_MISMATCHED);
     wasmcache_executor_free(executor);
     wasmcache_detach(other);
 }

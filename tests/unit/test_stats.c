@@ -19,6 +19,7 @@
 
 #include <xxhash.h>
 
+#include "asked.h"
 #include "fixture.h"
 #include "number.h"
 #include "seam.h"
@@ -71,6 +72,33 @@ static void each_get_counts_once(void **state)
     assert_true(stats.loaded_bytes > 0);
     assert_true(stats.saved_bytes > 0);
     assert_true(stats.spared_ns > 0);
+}
+
+/* To ask whether it is there, or to save it, is neither a hit nor a miss, as a request too. */
+static void only_gets_and_loads_are_hits_or_misses(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_executor *executor = executor_with(1, 0);
+    const wasmcache_key key = rig_key("a");
+    struct asked a;
+    wasmcache_stats stats;
+    assert_int_equal(wasmcache_contains(r->wc, WASMCACHE_MODULE, &key), WASMCACHE_EMISS);
+    ask_contains(&a, r, executor, "a");
+    run_all(executor);
+    assert_int_equal(a.error, WASMCACHE_EMISS);
+    assert_int_equal(a.report.reason, WASMCACHE_REASON_NOT_FOUND);
+    assert_int_equal(rig_save(r, "a", NULL), 0);
+    stats = read_stats(r, WASMCACHE_STATS_PROCESS);
+    assert_int_equal(stats.hits + sum(stats.misses, 16), 0);
+    assert_int_equal(stats.saves, 1);
+    ask_load(&a, r, executor, "a");
+    run_all(executor);
+    ask_load(&a, r, executor, "b");
+    run_all(executor);
+    stats = read_stats(r, WASMCACHE_STATS_PROCESS);
+    assert_int_equal(stats.hits, 1);
+    assert_int_equal(sum(stats.misses, 16), 1);
+    wasmcache_executor_free(executor);
 }
 
 static void the_directory_has_what_was_closed(void **state)
@@ -400,6 +428,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(each_get_counts_once),
+        TEST(only_gets_and_loads_are_hits_or_misses),
         TEST(the_directory_has_what_was_closed),
         TEST(a_reset_starts_from_nothing),
         TEST(what_is_only_read_is_not_written),
