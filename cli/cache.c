@@ -159,8 +159,7 @@ int cli_cache_open_with(struct cli *cli, wasmcache **out, unsigned flags,
                     (values[CLI_LEGACY].number ? WASMCACHE_LEGACY : 0u) |
                     (cli->reproducible ? WASMCACHE_REPRODUCIBLE : 0u);
     options.reproducible_time = cli->source_date;
-    options.share =
-        cli->readable ? WASMCACHE_SHARE_READABLE : (wasmcache_share)values[CLI_SHARE].number;
+    options.share = (wasmcache_share)values[CLI_SHARE].number;
     /* Who only looks reads all of it, whatever the hints say. */
     options.verify = flags & WASMCACHE_READ_ONLY ? WASMCACHE_VERIFY_ALWAYS
                                                  : (wasmcache_verify)values[CLI_VERIFY].number;

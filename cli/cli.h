@@ -24,7 +24,6 @@ struct cli {
     bool json;
     bool quiet;
     bool verbose;
-    bool readable;        /* others may load what is saved */
     bool reproducible;    /* as $SOURCE_DATE_EPOCH wants it: */
     uint64_t source_date; /* its value */
 };

@@ -272,7 +272,7 @@ static bool is_open_to_all(const char *path, mode_t wanted, mode_t *mode)
 /* What was there before keeps its mode, and one folder that is closed is enough to hide all. */
 static void check_readable(const struct job *job)
 {
-    char *dir = cli_cache_dir(job->cli);
+    const char *dir = cli_cache_dir(job->cli);
     const char *closed = NULL;
     char *entry = NULL, *folder = NULL;
     mode_t mode = 0;
@@ -299,7 +299,6 @@ static void check_readable(const struct job *job)
                  closed, (unsigned)mode);
     free(entry);
     free(folder);
-    free(dir);
 }
 
 /* What other threads are in the middle of is theirs until the process ends. */
@@ -335,7 +334,7 @@ static int compile_all(struct job *job, size_t jobs)
             print_table(job, &batch);
             print_summary(job, &began);
         }
-        if (job->cli->readable && job->cache)
+        if (job->cli->config->values[CLI_SHARE].number == WASMCACHE_SHARE_READABLE && job->cache)
             check_readable(job);
         if (cli_batch_signal())
             stop(job, cli_batch_signal());
@@ -447,7 +446,7 @@ static int run(struct cli *cli, int argc, char **argv)
             job.component = true;
             break;
         case OPTION_READABLE:
-            cli->readable = true;
+            (void)cli_config_option(cli->config, CLI_SHARE, "readable", "--readable");
             break;
         case CLI_SCAN_OPERAND:
             cli_files_operand(&files, scan.value);

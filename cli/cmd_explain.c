@@ -397,6 +397,17 @@ static int explain(struct lookup *lookup, const char *file)
     return status;
 }
 
+/* A folder with nothing in it to explain. */
+static int fail_folder(struct lookup *lookup, const struct cli_file *folder)
+{
+    struct verdict v = {.file = folder->path, .reason = WASMCACHE_REASON_SOURCE};
+
+    snprintf(v.why, sizeof(v.why), "%s", folder->why);
+    cli_error("cannot explain %s: %s", folder->path, folder->why);
+    print(lookup, &v, NULL, 0);
+    return CLI_FAILED;
+}
+
 /* ---- the command ---- */
 
 /* The directory as a get would find it: a cache that is only read says less about one that is
@@ -437,7 +448,8 @@ static int explain_all(struct cli *cli, struct lookup *lookup, const struct cli_
         if (!lookup->off)
             (void)cli_entries_collect(&lookup->entries, lookup->cache, NULL);
         for (i = 0; i < files->count; i++)
-            if (explain(lookup, files->list[i]))
+            if (files->list[i].why ? fail_folder(lookup, &files->list[i])
+                                   : explain(lookup, files->list[i].path))
                 status = CLI_FAILED;
         cli_entries_free(&lookup->entries);
     }
@@ -445,16 +457,6 @@ static int explain_all(struct cli *cli, struct lookup *lookup, const struct cli_
     wasmcache_close(lookup->cache);
     cli_engine_close(&lookup->engine);
     return status;
-}
-
-static void fail_folder(const char *path, const char *why, void *payload)
-{
-    struct lookup *lookup = payload;
-    struct verdict v = {.file = path, .reason = WASMCACHE_REASON_SOURCE};
-
-    snprintf(v.why, sizeof(v.why), "%s", why);
-    cli_error("cannot explain %s: %s", path, why);
-    print(lookup, &v, NULL, 0);
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -479,12 +481,8 @@ static int run(struct cli *cli, int argc, char **argv)
         status = cli_usage(&cli_command_explain, "which files? Name one or more files or folders");
         goto done;
     }
-    status = cli_files_expand(&files, fail_folder, &lookup);
-    if (files.count) {
-        int explained = explain_all(cli, &lookup, &files);
-        if (explained)
-            status = explained;
-    }
+    cli_files_expand(&files);
+    status = explain_all(cli, &lookup, &files);
 done:
     cli_files_free(&files);
     return status;
