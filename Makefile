@@ -6,6 +6,7 @@
 #   make wasmer     builds Wasmer from source, once: some seven to twelve minutes; what is built after that has it too
 #   make check      every test                    make check-large    what takes php, esbuild and yosys: minutes
 #   make check-asan, check-tsan                   the tests under sanitizers
+#   make check-workload [SECONDS=600] [SEED=N]     random work on one directory, so long for each of its three tests
 #   make interop    one directory for Wasmer's own Rust cache and ours; what it needs is built once: some twenty minutes
 #   make check-headers, check-includes, check-symbols, check-style, check-install, check-fuzz
 #   make bench-quick                              ours and the bare engine on small modules: two minutes
@@ -34,7 +35,7 @@ build = wasmtime=$$(tools/engine-wasmtime --have) && wasmer=$$(tools/engine-wasm
 # test,PRESET
 test = ctest --preset $(1) -j $(JOBS)
 
-.PHONY: build run wasmer bench-crowd bench-memory bench-evict bench-writers bench-cleanup check check-large check-asan check-tsan interop \
+.PHONY: build run wasmer check-workload bench-crowd bench-memory bench-evict bench-writers bench-cleanup check check-large check-asan check-tsan interop \
 	check-headers check-includes check-symbols check-style \
 	check-install check-fuzz bench bench-quick install format clean set-up-check set-up-run set-up-bench
 
@@ -71,6 +72,11 @@ check-large: set-up-check
 	@tools/modules all >/dev/null || [ $$? -eq 3 ]
 	@$(MAKE) build
 	@WASMCACHE_TEST_LARGE=1 $(call test,release) -R 'large_modules|memory'
+
+SECONDS ?= 600
+check-workload: set-up-check
+	@$(MAKE) build
+	@WASMCACHE_WORKLOAD_SECONDS=$(SECONDS) WASMCACHE_WORKLOAD_SEED=$(SEED) build/release/tests/unit_test_workload
 
 check-asan check-tsan: check-%: set-up-check
 	@mkdir -p build

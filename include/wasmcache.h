@@ -763,8 +763,8 @@ typedef enum wasmcache_stats_scope {
                                     since, as far as they could write to it */
 } wasmcache_stats_scope;
 
-/* Each get or load, also as a request, counts once: as a hit, a memory hit, joined, or a miss, which
- * may be a compile. */
+/* Each get or load, also as a request, counts once: as a hit, a memory hit, joined, or a miss,
+ * which may be a compile. */
 typedef struct wasmcache_stats {
     size_t size; /* set by WASMCACHE_STATS_INIT */
     uint64_t hits;

@@ -154,8 +154,8 @@ static void take_second_byte(struct rig *r)
     wasmcache_key key = rig_key(wasm);
     struct wc_error err;
     wc_error_init(&err);
-    assert_int_equal(
-        wc_store_open_folder(&folder, &store, rig_namespace(r), WC_GATE_CREATE, &err), 0);
+    assert_int_equal(wc_store_open_folder(&folder, &store, rig_namespace(r), WC_GATE_CREATE, &err),
+                     0);
     assert_true(wc_key_lock_open(&second_byte, &store, &folder, WASMCACHE_MODULE, &key));
     assert_int_equal(wc_key_lock_try(&second_byte, WC_LOCK_SECOND), WC_LOCK_HELD);
     wc_folder_close(&folder);
@@ -285,7 +285,8 @@ static void close_waits_for_the_tally_no_longer(void **state)
     struct rig *r = *state;
     assert_int_equal(rig_get(r, "another", NULL), 0);
     assert_int_equal(numbers(r).compiles, 1);
-    assert_int_equal(rig_get(r, "another", NULL), 0); /* which is not counted in the directory yet */
+    assert_int_equal(rig_get(r, "another", NULL),
+                     0); /* which is not counted in the directory yet */
     take_tally(r, LOCK_CHANGE);
     start_clock();
     rig_close(r);

@@ -5,8 +5,8 @@
  * and stopped, that nobody hangs, and what is left at the end.
  *
  *     WASMCACHE_WORKLOAD_SEED=N     that seed (a finding names it); else a fixed one
- *     WASMCACHE_WORKLOAD_SECONDS=N  so long each, instead of a few seconds; then without ctest, which
- *                                   ends a test after a minute: build/release/tests/unit_test_workload
+ *     WASMCACHE_WORKLOAD_SECONDS=N  so long each, instead of a few seconds; then without ctest,
+ * which ends a test after a minute: build/release/tests/unit_test_workload
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -40,7 +40,7 @@
 #define HANGS (UINT64_C(20000) * MILLISECOND)
 #endif
 
-enum { PINNED = 3, DEFAULT_SEED = 20251, DEFAULT_SECONDS = 5 };
+enum { PINNED = 3, DEFAULT_SEED = 20251, DEFAULT_SECONDS = 3 };
 
 struct lab {
     struct scratch scratch;
@@ -167,8 +167,8 @@ static void pin_some(struct lab *l)
     snprintf(l->pinned_namespace, sizeof(l->pinned_namespace), "%s", namespace_of(&u));
     for (unsigned i = 0; i < PINNED; i++) {
         assert_int_equal(user_get(l, &u, i, 0).outcome, WASMCACHE_COMPILED);
-        assert_int_equal(
-            wasmcache_pin(u.cache, l->pinned_namespace, &l->workload.keys[i][0], 1), 0);
+        assert_int_equal(wasmcache_pin(u.cache, l->pinned_namespace, &l->workload.keys[i][0], 1),
+                         0);
     }
     user_close(&u);
 }
@@ -178,8 +178,8 @@ static int set_up(void **state)
     struct lab *l = calloc(1, sizeof(*l));
     struct workload *w = &l->workload;
     scratch_init(&l->scratch);
-    w->board = mmap(NULL, sizeof(*w->board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                    -1, 0);
+    w->board =
+        mmap(NULL, sizeof(*w->board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_ptr_not_equal(w->board, MAP_FAILED);
     w->seed = setting("WASMCACHE_WORKLOAD_SEED", DEFAULT_SEED);
     w->dir = scratch_in(&l->scratch, "cache");
@@ -242,7 +242,8 @@ static int reap(struct lab *l, int flags)
         unsigned slot = 0;
         while (slot < l->processes && l->pids[slot] != pid)
             slot++;
-        if (status && !(slot < l->processes && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)) {
+        if (status &&
+            !(slot < l->processes && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)) {
             fprintf(stderr, "process %u of seed %llu: status %#x\n", slot,
                     (unsigned long long)l->workload.seed, (unsigned)status);
             found = -1;
@@ -445,9 +446,8 @@ static void leave_temps(struct lab *l)
     for (unsigned e = 0; e < WORKLOAD_ENGINES; e++) {
         char name[WC_PRIVATE_NAME_SIZE];
         assert_int_equal(wc_private_name(name, NULL), 0);
-        scratch_write(
-            scratch_in(&l->scratch, "cache/%s/%s", l->workload.namespaces[e], name), "half", 4,
-            0600);
+        scratch_write(scratch_in(&l->scratch, "cache/%s/%s", l->workload.namespaces[e], name),
+                      "half", 4, 0600);
     }
 }
 

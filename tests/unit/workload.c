@@ -71,9 +71,9 @@ struct wanted {
 };
 
 static const char *const op_names[WORKLOAD_OPS] = {
-    "nothing", "get",    "requests", "load",  "save", "contains", "remove", "remove-damaged",
-    "check",   "verify", "clear",    "prune", "pin",  "clean",    "stats",  "flush",
-    "open",    "fork",   "spoil"};
+    "nothing",        "get",   "requests", "load",  "save",  "contains", "remove",
+    "remove-damaged", "check", "verify",   "clear", "prune", "pin",      "clean",
+    "stats",          "flush", "open",     "fork",  "spoil"};
 
 const char *workload_op_name(int op)
 {
@@ -313,8 +313,15 @@ static atomic_uint *ever(const struct wanted *w)
 
 static void choose_get(struct actor *a, struct wanted *w, wasmcache_get_options *options)
 {
-    static const unsigned flags[] = {0, 0, 0, 0, 0, WASMCACHE_GET_MUST_HIT, WASMCACHE_GET_NO_SAVE,
-                                     WASMCACHE_GET_NO_WAIT, WASMCACHE_GET_RECOMPILE};
+    static const unsigned flags[] = {0,
+                                     0,
+                                     0,
+                                     0,
+                                     0,
+                                     WASMCACHE_GET_MUST_HIT,
+                                     WASMCACHE_GET_NO_SAVE,
+                                     WASMCACHE_GET_NO_WAIT,
+                                     WASMCACHE_GET_RECOMPILE};
     choose(a, w);
     w->flags = flags[below(a, sizeof(flags) / sizeof(*flags))];
     if (w->salt == WORKLOAD_SALTS - 1)
@@ -372,7 +379,8 @@ static void check_module(const struct wanted *w, const void *native, const wasmc
     /* One that was not looked for, nor saved, has none. */
     if (!(report->key.length == 0 && report->outcome == WASMCACHE_COMPILED && report->save_error) &&
         !wasmcache_key_equal(&report->key, &a->workload->keys[w->wasm][w->salt]))
-        broken(a, "the report's key is not that of wasm %u with salt %u (outcome %s, save_later %d)",
+        broken(a,
+               "the report's key is not that of wasm %u with salt %u (outcome %s, save_later %d)",
                w->wasm, w->salt, wasmcache_outcome_name(report->outcome), report->save_later);
 }
 
@@ -397,7 +405,7 @@ static void check_got(const struct wanted *w, int rc, const void *native,
 {
     const struct actor *a = w->actor;
     const int compiles = w->wasm != WORKLOAD_WASMS - 1;
-    if (rc == WASMCACHE_EENGINE ? !compiles
+    if (rc == WASMCACHE_EENGINE    ? !compiles
         : rc == WASMCACHE_EABORTED ? w->refused || w->cancelled
                                    : rc == WASMCACHE_EMISS && w->flags & WASMCACHE_GET_MUST_HIT) {
         if (rc == WASMCACHE_EABORTED)
@@ -525,7 +533,8 @@ static void do_requests(struct actor *a)
         r->batch = &batch;
         r->wanted.is_request = 1;
         r->wanted.cancelled = i % 3 == 1;
-        pthread_mutex_lock(&batch.lock); /* so that its callback does not return: the handle stays */
+        pthread_mutex_lock(
+            &batch.lock); /* so that its callback does not return: the handle stays */
         if (wasmcache_request_get(&request, a->process->executor, a->use->wc[r->wanted.engine],
                                   r->wanted.kind, &source, &options, requested_came, r))
             broken(a, "request: %s", wasmcache_last_error()->message);
@@ -553,8 +562,8 @@ static void do_load(struct actor *a)
     int rc;
     choose(a, &w);
     atomic_fetch_add(&a->board->begun, 1);
-    rc = wasmcache_load(&module, a->use->wc[w.engine], w.kind,
-                        &a->workload->keys[w.wasm][w.salt], &report);
+    rc = wasmcache_load(&module, a->use->wc[w.engine], w.kind, &a->workload->keys[w.wasm][w.salt],
+                        &report);
     count_report(a->board, &report);
     if (rc == 0)
         check_module(&w, wasmcache_module_native(module), &report);
@@ -580,7 +589,8 @@ static void do_save(struct actor *a)
     engine = &a->process->engines[w.engine];
     options.flags = one_in(a, 3) ? WASMCACHE_SAVE_REPLACE : 0;
     options.compile_ns = UINT64_C(1000) << below(a, 24);
-    native = fake_module_new(engine, w.kind, a->workload->wasm[w.wasm], a->workload->length[w.wasm]);
+    native =
+        fake_module_new(engine, w.kind, a->workload->wasm[w.wasm], a->workload->length[w.wasm]);
     rc = wasmcache_save(a->use->wc[w.engine], w.kind, &a->workload->keys[w.wasm][w.salt], native,
                         &options, &report);
     engine->table.module_free(w.kind, native);
@@ -609,8 +619,8 @@ static void do_contains(struct actor *a)
 /* EIO: what is read only, or where there are no locks, or a folder that is gone. */
 static void check_change(struct actor *a, int rc, const int *errors)
 {
-    const int may_fail = a->use->flags & WASMCACHE_READ_ONLY || wc_os_lacking ||
-                         atomic_load(&a->board->pulled);
+    const int may_fail =
+        a->use->flags & WASMCACHE_READ_ONLY || wc_os_lacking || atomic_load(&a->board->pulled);
     if (!(allowed(rc, errors) || (rc == WASMCACHE_EIO && may_fail)))
         broken(a, "%s: %s", wasmcache_error_name(rc), wasmcache_last_error()->message);
 }
@@ -970,10 +980,10 @@ static enum workload_op choose_op(struct actor *a)
     static const struct {
         enum workload_op op;
         unsigned weight;
-    } ops[] = {{OP_GET, 50},     {OP_REQUESTS, 8}, {OP_LOAD, 10},  {OP_SAVE, 6},
-               {OP_CONTAINS, 4}, {OP_REMOVE, 4},   {OP_CHECK, 2},  {OP_REMOVE_DAMAGED, 2},
-               {OP_VERIFY, 1},   {OP_CLEAR, 1},    {OP_PRUNE, 1},  {OP_PIN, 2},
-               {OP_CLEAN, 1},    {OP_STATS, 2},    {OP_FLUSH, 1},  {OP_OPEN, 3},
+    } ops[] = {{OP_GET, 50},     {OP_REQUESTS, 8}, {OP_LOAD, 10}, {OP_SAVE, 6},
+               {OP_CONTAINS, 4}, {OP_REMOVE, 4},   {OP_CHECK, 2}, {OP_REMOVE_DAMAGED, 2},
+               {OP_VERIFY, 1},   {OP_CLEAR, 1},    {OP_PRUNE, 1}, {OP_PIN, 2},
+               {OP_CLEAN, 1},    {OP_STATS, 2},    {OP_FLUSH, 1}, {OP_OPEN, 3},
                {OP_FORK, 1},     {OP_SPOIL, 8}};
     unsigned total = 0, at;
     for (size_t i = 0; i < sizeof(ops) / sizeof(*ops); i++)

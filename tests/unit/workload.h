@@ -25,12 +25,12 @@
 #include "support/scratch.h"
 
 enum {
-    WORKLOAD_WASMS = 24,   /* the last one does not compile */
-    WORKLOAD_SALTS = 4,    /* 0: none. The last one is never saved under */
-    WORKLOAD_ENGINES = 2,  /* that the work is done with; one more has what is pinned */
+    WORKLOAD_WASMS = 24,  /* the last one does not compile */
+    WORKLOAD_SALTS = 4,   /* 0: none. The last one is never saved under */
+    WORKLOAD_ENGINES = 2, /* that the work is done with; one more has what is pinned */
     WORKLOAD_PROCESSES = 16,
     WORKLOAD_THREADS = 4,
-    WORKLOAD_LAYERED = 6,  /* so many of the wasms are in the layer, one more is damaged there */
+    WORKLOAD_LAYERED = 6, /* so many of the wasms are in the layer, one more is damaged there */
 };
 
 enum workload_op {
@@ -69,7 +69,7 @@ struct workload_board {
     atomic_uint pulled;       /* times that a folder was removed from outside */
     atomic_uint ever[WORKLOAD_ENGINES][2][WORKLOAD_WASMS][WORKLOAD_SALTS]; /* may have been saved */
     atomic_ullong counts[WC_STAT_COUNT]; /* as the reports and events say */
-    atomic_ullong begun, ended;          /* gets and loads whose reports are, or are to be, counted */
+    atomic_ullong begun, ended; /* gets and loads whose reports are, or are to be, counted */
     atomic_ullong done[WORKLOAD_OPS];
     atomic_ullong joined, hits, compiled, refused, spoilt, in_place, forks;
     struct workload_slot slots[WORKLOAD_PROCESSES][WORKLOAD_THREADS];
