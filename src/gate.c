@@ -43,6 +43,13 @@ int wc_gate_date(const struct wc_gate *gate, int fd)
     return gate->dated ? wc_os_set_time(fd, gate->time) : 0;
 }
 
+void wc_gate_date_folder(const struct wc_gate *gate, int fd)
+{
+    (void)wc_gate_date(gate, fd);
+    if (gate->dated)
+        (void)wc_os_set_time_of_parent(fd, gate->time);
+}
+
 /* For backup programs; only in what we made ourselves. That it cannot be written is nobody's
  * problem. */
 static void write_tag(const struct wc_gate *gate, int dir)

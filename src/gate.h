@@ -43,6 +43,11 @@ uint32_t wc_gate_file_mode(const struct wc_gate *gate);
 /* Gives it the time that what we make has, if that is not just when it is made. */
 int wc_gate_date(const struct wc_gate *gate, int fd);
 
+/* The same for a folder and the directory that it is in. Each that changed the folder does it after
+ * that, so that the last of them has the last word. A file system that will not have it keeps
+ * nobody from his entry. */
+void wc_gate_date_folder(const struct wc_gate *gate, int fd);
+
 /*
  * Opens the directory at `path`, with CREATE made with all parents (and marked with CACHEDIR.TAG)
  * if it is missing. EMISS: it is missing and was not to be made. EUNTRUSTED, EIO, EFULL, ENOMEM.

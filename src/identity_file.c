@@ -109,6 +109,8 @@ static int fill(const struct wc_store *store, int fd, const char *text, size_t l
     int rc = wc_os_write(fd, text, length);
     if (rc == 0)
         rc = wc_os_chmod(fd, wc_gate_file_mode(&store->gate));
+    if (rc == 0)
+        rc = wc_gate_date(&store->gate, fd);
     return rc == 0 ? wc_os_flush(fd) : rc;
 }
 
@@ -165,6 +167,7 @@ void wc_identity_file_write(const struct wc_store *store, const struct wc_folder
     rc = publish_unnamed(store, folder->fd, text, length);
     if (rc < 0 && rc != -EEXIST)
         publish_named(store, folder->fd, text, length);
+    wc_gate_date_folder(&store->gate, folder->fd);
 }
 
 /* ---- reading ---- */

@@ -329,16 +329,6 @@ static int write_and_name(enum wc_published *result, struct target *t, struct wc
     return rc;
 }
 
-/* Each that changed the folder does it after that: the last of them has the last word. A file
- * system that will not have it keeps nobody from his entry. */
-static void date_folder(const struct target *t)
-{
-    const struct wc_gate *gate = &t->store->gate;
-    (void)wc_gate_date(gate, t->folder.fd);
-    if (gate->dated)
-        (void)wc_os_set_time_of_parent(t->folder.fd, gate->time);
-}
-
 static int publish(enum wc_published *result, struct target *t, struct wc_trailer *trailer,
                    const void *artifact, struct wc_error *err)
 {
@@ -351,7 +341,7 @@ static int publish(enum wc_published *result, struct target *t, struct wc_traile
     }
     rc = write_and_name(result, t, trailer, artifact, err);
     drop_temp(t);
-    date_folder(t);
+    wc_gate_date_folder(&t->store->gate, t->folder.fd);
     if (rc == 0 && *result == WC_PUBLISHED_NEW && (t->store->flags & WASMCACHE_DURABLE)) {
         rc = wc_os_sync_dir(t->folder.fd);
         if (rc < 0)

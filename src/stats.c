@@ -60,7 +60,8 @@ void wc_stats_free(struct wc_stats *stats)
 
 static void add(struct wc_stats *stats, unsigned stat, uint64_t value)
 {
-    atomic_fetch_add_explicit(&stats->page->shards[wc_stripe() % SHARDS][stat], value, memory_order_relaxed);
+    atomic_fetch_add_explicit(&stats->page->shards[wc_stripe() % SHARDS][stat], value,
+                              memory_order_relaxed);
 }
 
 void wc_stats_add(struct wc_stats *stats, enum wc_stat stat, uint64_t value)

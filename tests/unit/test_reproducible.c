@@ -89,6 +89,12 @@ static int has(const char *dir, const char *name)
     return 0;
 }
 
+/* What helps a cache, and is of no use in an image. */
+static int has_helpers(const char *dir)
+{
+    return has(dir, ".hints") || has(dir, ".lock") || has(dir, ".tally") || has(dir, ".tmp");
+}
+
 static void assert_same(const struct seen *a, const struct seen *b)
 {
     assert_int_equal(a->count, b->count);
@@ -123,7 +129,7 @@ static void the_order_does_not_show(void **state)
                 look_at(&trees[i], dir);
             }
             assert_same(&trees[0], &trees[1]);
-            assert_int_equal(trees[0].count, 3 + MODULES); /* directory, tag, folder */
+            assert_int_equal(trees[0].count, 4 + MODULES); /* directory, tag, folder, identity */
         }
     }
 }
@@ -201,7 +207,7 @@ static void threads_leave_the_same_time(void **state)
         pthread_join(threads[i], NULL);
     rig_close(r);
     look_at(&tree, r->dir);
-    assert_int_equal(tree.count, 3 + MODULES);
+    assert_int_equal(tree.count, 4 + MODULES);
     for (int i = 0; i < tree.count; i++)
         assert_non_null(strstr(tree.lines[i], " 1700000000.000000000 "));
 }
@@ -225,7 +231,7 @@ static void each_failing_call_leaves_nothing(void **state)
         assert_int_equal(rig_get(r, modules[0], NULL), 0);
         seam_off();
         if (scratch_exists(r->dir))
-            assert_false(has(r->dir, "."));
+            assert_false(has_helpers(r->dir));
         /* A tag that could not be written is not written later: that is for who makes it. */
         if (scratch_exists(scratch_text(&r->scratch, "%s/CACHEDIR.TAG", r->dir))) {
             assert_int_equal(rig_get_with(r, modules[0], WASMCACHE_GET_RECOMPILE, NULL), 0);
@@ -261,7 +267,7 @@ static void nothing_is_evicted_by_itself(void **state)
     assert_int_equal(stats.saves, 0);
     assert_int_equal(wasmcache_stats_reset(r->cache), 0);
     rig_close(r);
-    assert_false(has(r->dir, "."));
+    assert_false(has_helpers(r->dir));
 }
 
 static void what_is_remembered_goes_elsewhere(void **state)
@@ -272,7 +278,7 @@ static void what_is_remembered_goes_elsewhere(void **state)
     fill(r, 0);
     rig_close(r);
     assert_true(has(r->options.hints_dir, ".hints-1-"));
-    assert_false(has(r->dir, "."));
+    assert_false(has_helpers(r->dir));
 }
 
 /* ---- as a layer ---- */
