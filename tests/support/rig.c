@@ -34,13 +34,23 @@ static void record(struct rig_events *events, const wasmcache_event *event)
 #undef COPY
 }
 
+static pthread_mutex_t events_lock = PTHREAD_MUTEX_INITIALIZER;
+
 /* Requests tell of theirs on several threads. */
 static void on_event(const wasmcache_event *event, void *payload)
 {
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&events_lock);
     record(payload, event);
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&events_lock);
+}
+
+unsigned rig_events_of(const struct rig *r, wasmcache_event_type type)
+{
+    unsigned count;
+    pthread_mutex_lock(&events_lock);
+    count = r->events.count[type];
+    pthread_mutex_unlock(&events_lock);
+    return count;
 }
 
 void rig_init(struct rig *r)

@@ -50,6 +50,9 @@ void rig_end(struct rig *r);
 void rig_reopen(struct rig *r);
 void rig_forget_events(struct rig *r);
 
+/* How many of the type there were so far, also while requests still tell of theirs. */
+unsigned rig_events_of(const struct rig *r, wasmcache_event_type type);
+
 /*
  * Gets (loads) the module, fails the test if a returned one is not the right one, and releases it.
  * Returns what the call returned; `report` may be NULL.

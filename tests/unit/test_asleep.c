@@ -32,7 +32,7 @@ static void take_lock(struct rig *r, struct wc_key_lock *lock, const char *wasm)
 static void wait_until_it_waits(struct rig *r, unsigned count)
 {
     for (int i = 0; i < 20000; i++) {
-        if (__atomic_load_n(&r->events.count[WASMCACHE_EVENT_WAIT], __ATOMIC_ACQUIRE) >= count)
+        if (rig_events_of(r, WASMCACHE_EVENT_WAIT) >= count)
             return;
         usleep(500);
     }

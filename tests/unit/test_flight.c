@@ -90,7 +90,7 @@ static void hold_compile(void *argument)
 
 static unsigned waiting(struct rig *r)
 {
-    return __atomic_load_n(&r->events.count[WASMCACHE_EVENT_WAIT], __ATOMIC_ACQUIRE);
+    return rig_events_of(r, WASMCACHE_EVENT_WAIT);
 }
 
 static void start_threads(struct crew *crew, pthread_t *threads, unsigned count)
