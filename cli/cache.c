@@ -352,6 +352,29 @@ char *cli_entry_path(wasmcache *cache, const char *engine_namespace, const wasmc
     return strdup(path);
 }
 
+char *cli_report_path(const struct cli *cli, wasmcache *cache, const char *engine_namespace,
+                      const wasmcache_report *report)
+{
+    wasmcache_options as = WASMCACHE_OPTIONS_INIT;
+    wasmcache *layer = NULL;
+    char *dirs[CLI_LAYERS_MAX], *path = NULL;
+    int i, count;
+
+    if (!report->layer)
+        return cli_entry_path(cache, engine_namespace, &report->key);
+    count = cli_config_layers(dirs, cli->config);
+    if (count >= report->layer) {
+        as.dir = dirs[report->layer - 1];
+        as.flags = WASMCACHE_READ_ONLY;
+        if (!wasmcache_open(&layer, &as))
+            path = cli_entry_path(layer, engine_namespace, &report->key);
+        wasmcache_close(layer);
+    }
+    for (i = 0; i < count; i++)
+        free(dirs[i]);
+    return path;
+}
+
 static json_t *json_number(uint64_t value)
 {
     return value ? json_integer((json_int_t)value) : json_null();

@@ -48,29 +48,6 @@ struct job {
 
 /* ---- a file --------------------------------------------------------------------------------- */
 
-/* Of the entry, in the cache's own directory or in the layer that had it. */
-static char *path_of(const struct job *job, const wasmcache_report *report)
-{
-    wasmcache_options as = WASMCACHE_OPTIONS_INIT;
-    wasmcache *layer = NULL;
-    char *dirs[CLI_LAYERS_MAX], *path = NULL;
-    int i, count;
-
-    if (!report->layer)
-        return cli_entry_path(job->cache, job->info.engine_namespace, &report->key);
-    count = cli_config_layers(dirs, job->cli->config);
-    if (count >= report->layer) {
-        as.dir = dirs[report->layer - 1];
-        as.flags = WASMCACHE_READ_ONLY;
-        if (!wasmcache_open(&layer, &as))
-            path = cli_entry_path(layer, job->info.engine_namespace, &report->key);
-        wasmcache_close(layer);
-    }
-    for (i = 0; i < count; i++)
-        free(dirs[i]);
-    return path;
-}
-
 static void print_json(const struct job *job, size_t index)
 {
     const char *file = job->files->list[index].path;
@@ -78,7 +55,8 @@ static void print_json(const struct job *job, size_t index)
     const wasmcache_report *report = &result->report;
     bool saved = report->outcome == WASMCACHE_HIT ||
                  (report->outcome != WASMCACHE_FAILED && !report->save_error);
-    char *path = saved ? path_of(job, report) : NULL;
+    char *path = saved ? cli_report_path(job->cli, job->cache, job->info.engine_namespace, report)
+                       : NULL;
     bool is_file = !job->files->list[index].why;
     json_t *object = json_pack(
         "{s:o,s:o,s:o,s:o,s:o,s:s,s:s,s:I,s:I,s:o,s:o,s:o,s:o,s:o}", /* */

@@ -49,7 +49,7 @@ struct verdict {
     int layer;               /* of a hit, from 1; 0: the cache's own directory */
     uint64_t bad_layers;     /* layers that have an entry which cannot be used */
     wasmcache_entry own;     /* in the cache's own directory */
-    char *path;              /* of that, to be freed */
+    char *path;              /* of the entry that hits, else of where it would be; to be freed */
     char why[TEXT];
     char advice[TEXT];
 };
@@ -91,12 +91,15 @@ static void try_load(const struct lookup *lookup, struct verdict *v)
     wasmcache_module_release(module);
     v->reason = report.reason;
     v->layer = report.layer;
+    report.key = v->key;
+    v->path = cli_report_path(lookup->cli, lookup->cache, lookup->info.engine_namespace, &report);
     v->bad_layers = layer_failures(lookup) - before;
     if (v->reason == WASMCACHE_REASON_SOURCE && v->kind == WASMCACHE_COMPONENT)
         snprintf(v->why, sizeof(v->why), "it is a component, and %s has modules only",
                  lookup->engine.type->title);
     if (looked(v) &&
-        wasmcache_entry_check(&v->own, lookup->cache, lookup->info.engine_namespace, &v->key, 0))
+        wasmcache_entry_check(&v->own, lookup->cache, lookup->info.engine_namespace, &v->key,
+                              v->layer ? WASMCACHE_CHECK_DIGEST : 0))
         v->own.state = WASMCACHE_REASON_UNREADABLE;
 }
 
@@ -114,7 +117,6 @@ static void judge(const struct lookup *lookup, struct verdict *v)
         v->reason = WASMCACHE_REASON_UNATTACHED;
         snprintf(v->why, sizeof(v->why), "%s", lookup->info.message);
     } else {
-        v->path = cli_entry_path(lookup->cache, lookup->info.engine_namespace, &v->key);
         try_load(lookup, v);
     }
 }

@@ -48,6 +48,7 @@ struct eviction {
     uint64_t bytes_over, entries_over;
     uint64_t disk_limit;
     uint64_t incoming; /* bytes of an entry that is to come; 0: none is */
+    int uncounted;     /* what could not be listed now may be listed the next time */
 };
 
 /* One entry of a walk. */
@@ -103,7 +104,7 @@ static int find(struct walk *w, const char *name, struct found *f)
 struct pass {
     void (*before)(struct walk *);
     int (*visit)(struct walk *, struct found *, struct wc_error *);
-    int (*after)(struct walk *, struct wc_error *);
+    void (*after)(struct walk *); /* also if it failed, with what it has seen */
 };
 
 static int walk_namespace(struct walk *w, const struct pass *pass, struct wc_error *err)
@@ -132,18 +133,21 @@ static int walk_namespace(struct walk *w, const struct pass *pass, struct wc_err
                      w->folder.path);
     wc_os_walk_close(walk);
     wc_hint_look_end(&w->look);
-    if (rc == 0 && pass->after)
-        rc = pass->after(w, err);
+    if (pass->after)
+        pass->after(w);
     wc_folder_close(&w->folder);
     return rc;
 }
 
-/* The same for all namespaces. */
+/* The same for all namespaces. One that cannot be used does not keep the others from it, and its
+ * failure is returned in the end. */
 static int walk_all(struct eviction *e, int root, const struct pass *pass, struct wc_error *err)
 {
     const char *name;
+    struct wc_error later = *err;
     int os = 0, rc = 0, first = 0;
     struct wc_os_walk *walk = wc_os_walk_open(root, &os);
+    e->uncounted |= !walk;
     if (!walk)
         return wc_fail(err, wc_error_of_errno(os), os, "opendir", e->cache->store.dir,
                        "Cannot list %s", e->cache->store.dir);
@@ -152,12 +156,19 @@ static int walk_all(struct eviction *e, int root, const struct pass *pass, struc
         if (!wc_namespace_valid(name))
             continue;
         memcpy(w.engine_namespace, name, strlen(name) + 1);
-        rc = walk_namespace(&w, pass, err);
-        if (rc < 0 && !first) /* one that cannot be used does not keep the others from it */
+        memset(&e->current, 0, sizeof(e->current));
+        rc = walk_namespace(&w, pass, first ? &later : err);
+        if (rc < 0 && !first)
             first = rc;
+        e->uncounted |= rc < 0 && rc != WASMCACHE_EUNTRUSTED;
     }
     wc_os_walk_close(walk);
-    return first;
+    if (os < 0) {
+        e->uncounted = 1;
+        rc = wc_fail(first ? &later : err, WASMCACHE_EIO, os, "readdir", e->cache->store.dir,
+                     "Cannot list %s", e->cache->store.dir);
+    }
+    return first ? first : os < 0 ? rc : 0;
 }
 
 /* ---- the first walk: counting ---- */
@@ -214,26 +225,28 @@ static int is_idle(const struct eviction *e, const char *engine_namespace)
     return 0;
 }
 
+/* 0: no memory; it counts as in use then. */
+static int add_idle(struct eviction *e, const char *engine_namespace)
+{
+    struct idle *i = malloc(sizeof(*i));
+    if (!i)
+        return 0;
+    memcpy(i->engine_namespace, engine_namespace, sizeof(i->engine_namespace));
+    i->next = e->idle;
+    e->idle = i;
+    return 1;
+}
+
 /* Now it is known whether the namespace is in use. */
-static int add_namespace(struct walk *w, struct wc_error *err)
+static void add_namespace(struct walk *w)
 {
     struct eviction *e = w->e;
     const int idle = w->last_used < e->now && e->now - w->last_used > WEEK;
-    struct histogram *to = &e->ages[idle ? IDLE : IN_USE];
-    if (idle) {
-        struct idle *i = malloc(sizeof(*i));
-        if (!i)
-            return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", NULL, "No memory to evict");
-        memcpy(i->engine_namespace, w->engine_namespace, sizeof(i->engine_namespace));
-        i->next = e->idle;
-        e->idle = i;
-    }
+    struct histogram *to = &e->ages[idle && add_idle(e, w->engine_namespace) ? IDLE : IN_USE];
     for (unsigned step = 0; step < WC_WORTH_STEPS; step++) {
         to->bytes[step] += e->current.bytes[step];
         to->entries[step] += e->current.entries[step];
     }
-    memset(&e->current, 0, sizeof(e->current));
-    return 0;
 }
 
 /* How much of a file system may be entries, of which there are `bytes`. */
@@ -361,20 +374,22 @@ static int walk_twice(struct eviction *e, int root, struct wc_error *err)
 {
     static const struct pass counting = {clean, count, add_namespace};
     static const struct pass removing = {NULL, remove_what_has_to_go, NULL};
-    int rc = walk_all(e, root, &counting, err);
+    struct wc_error later = *err;
+    int second = 0, first = walk_all(e, root, &counting, err);
     e->disk_limit = disk_limit(e->limits, e->result->left_bytes, e->cache->store.dir);
     find_cut(e);
-    if (rc == 0 &&
-        (e->bytes_over || e->entries_over || e->cut_step || e->cut_age != IDLE || e->old_entries))
-        rc = walk_all(e, root, &removing, err);
-    return rc;
+    if (e->bytes_over || e->entries_over || e->cut_step || e->cut_age != IDLE || e->old_entries)
+        second = walk_all(e, root, &removing, first ? &later : err);
+    return first ? first : second;
 }
 
 static int evict(wasmcache *cache, const struct wc_limits *limits, unsigned flags,
-                 uint64_t incoming, int root, wasmcache_prune_result *out, struct wc_error *err)
+                 uint64_t incoming, int root, wasmcache_prune_result *out, int *counted,
+                 struct wc_error *err)
 {
     struct eviction *e = calloc(1, sizeof(*e)); /* large */
     int rc;
+    *counted = 0;
     if (!e)
         return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", NULL, "No memory to evict");
     e->cache = cache;
@@ -384,6 +399,7 @@ static int evict(wasmcache *cache, const struct wc_limits *limits, unsigned flag
     e->now = wc_os_wall_seconds();
     e->result = out;
     rc = walk_twice(e, root, err);
+    *counted = !e->uncounted;
     for (struct idle *next, *i = e->idle; i; i = next) {
         next = i->next;
         free(i);
@@ -399,7 +415,7 @@ int wc_evict(wasmcache *cache, const struct wc_limits *limits, unsigned flags, u
     struct wc_gate_found found;
     struct wc_tally tally;
     struct totals totals = {0};
-    int root, rc;
+    int root, counted, rc;
 
     rc = wc_gate_open(&cache->store.gate, cache->store.dir, WC_GATE_LOOK, &root, &found, err);
     if (rc < 0)
@@ -409,7 +425,7 @@ int wc_evict(wasmcache *cache, const struct wc_limits *limits, unsigned flags, u
         totals.before_bytes = tally.bytes;
         totals.before_entries = tally.entries;
     }
-    rc = evict(cache, limits, flags, incoming, root, out, err);
+    rc = evict(cache, limits, flags, incoming, root, out, &counted, err);
     wc_os_close(root);
     if (flags & WC_EVICT_DRY_RUN)
         return rc;
@@ -418,7 +434,7 @@ int wc_evict(wasmcache *cache, const struct wc_limits *limits, unsigned flags, u
     (void)wc_stats_flush(cache, 0, 0, NULL, &ignored);
     totals.bytes = out->left_bytes;
     totals.entries = out->left_entries;
-    if (rc == 0)
+    if (counted)
         (void)wc_tally_update(&cache->store, set_totals, &totals, NULL, &ignored);
     return rc;
 }
@@ -481,9 +497,11 @@ int wc_evict_make_room(wasmcache *cache, uint64_t bytes, struct wc_error *err)
     }
     if (rc < 0)
         return 0; /* no directory yet, or one without locks, where nobody counts */
-    if (!has_room(cache, bytes) && wc_evict(cache, limits, 0, bytes, &result, &ignored) == 0 &&
-        !fits(cache, result.left_bytes, result.left_entries, bytes))
-        rc = no_room(cache, bytes, err);
+    if (!has_room(cache, bytes)) {
+        (void)wc_evict(cache, limits, 0, bytes, &result, &ignored); /* as far as it came */
+        if (!fits(cache, result.left_bytes, result.left_entries, bytes))
+            rc = no_room(cache, bytes, err);
+    }
     wc_tally_unlock(&lock);
     return rc;
 }

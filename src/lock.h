@@ -6,10 +6,10 @@
  * Which process of the host compiles a key: a lock on one byte of the file ".lock" in the
  * namespace's folder.
  *
- *     wc_key_lock_open(&lock, store, &folder, &key);
+ *     wc_key_lock_open(&lock, store, &folder, kind, &key);
  *     while ((rc = wc_key_lock_try(&lock, WC_LOCK_FIRST)) == WC_LOCK_BUSY) ... wait a little
  *     ... compile, publish
- *     wc_key_lock_close(&lock, published);
+ *     wc_key_lock_close(&lock, vain);
  *
  * The file holds no state that could be stale: a lock ends with the process that has it, and the
  * file is never removed, so that all lock the same. Each lock is of an open file description of its

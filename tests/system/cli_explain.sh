@@ -140,6 +140,17 @@ for damage in 'data[len(data) // 3] ^= 4' 'data[-100] ^= 1' 'data[-1] ^= 1' 'del
 	agree corrupt compile wasm/math.wasm
 done
 
+# Sound, and the engine does not take it.
+fill
+"${TEST_BIN_DIR:?}/host_reseal" "$entry" || bad "the entry was not resealed"
+run --json info wasm/math.wasm
+want_json 'row["state"] == "ok"'
+verdict engine-refused explain wasm/math.wasm
+want_text "^why +[A-Za-z]"
+want_text "^path +$entry$"
+want_text '^advice +the entry is sound; '
+agree engine-refused compile wasm/math.wasm
+
 # Written by a later version.
 fill
 cp "$golden/newer-incompatible.bin" newer && chmod 400 newer && mv -f newer "$entry"
@@ -290,6 +301,45 @@ run clear --yes
 [ -f "$there/.identity" ] || bad "clear took what is not an entry"
 run --json ls
 want_no_out
+
+# ---- layers -------------------------------------------------------------------------------------
+
+# below DIR ARGUMENT...: with DIR as the layer below the cache.
+upper=$cache
+layer=$tmp/layer
+mkdir "$layer" && chmod 755 "$layer"
+cache=$layer
+fill
+below=$entry
+cache=$upper
+explain_layers() {
+	find "$layer" -printf '%p %i %m %s %T@ %C@\n' | sort >layer-before
+	verdict "$@"
+	find "$layer" -printf '%p %i %m %s %T@ %C@\n' | sort >layer-after
+	cmp -s layer-before layer-after || bad "explain changed the layer"
+}
+explain_layers none --set "layers=$tmp/nowhere:$layer" explain wasm/math.wasm
+want_text "^path +$below$"
+want_text "^layer +it is in layer 2; in the cache's own directory: none$"
+want_json "row['layer'] == 2 and row['path'] == '$below' and row['bad_layers'] == 0"
+agree none --set "layers=$tmp/nowhere:$layer" compile wasm/math.wasm
+want_json "row['path'] == '$below'"
+[ -z "$(entries)" ] || bad "a hit in the layer was saved"
+# Damaged in the cache's own directory: the layer has it yet, and that is what a get would take.
+fill
+spoil 'data[len(data) // 3] ^= 4'
+explain_layers none --set "layers=$layer" explain wasm/math.wasm
+want_text "^path +$below$"
+want_text "^layer +it is in layer 1; in the cache's own directory: corrupt$"
+rm -f "$entry"
+# Damaged in the layer alone.
+entry=$below
+spoil 'data[len(data) // 3] ^= 4'
+explain_layers not-found --set "layers=$layer" explain wasm/math.wasm
+want_text "^layers +1 of the layers have an entry that cannot be used$"
+want_json "row['bad_layers'] == 1 and row['layer'] == 0 and row['path'].startswith('$upper/')"
+agree not-found --set "layers=$layer" compile wasm/math.wasm
+run clear --yes
 
 # ---- no cache ----------------------------------------------------------------------------------
 

@@ -3,10 +3,15 @@
  * A host with a read-only layer below its cache, for layer_writes.sh, which watches what it does to
  * the layer.
  *
- *     host_layers fill LAYER            compiles modules 0 to 5 into it; prints the path of each
- * entry host_layers use DIR LAYER FLAGS   everything that a cache can do, above that layer, in
- * which the entries of 3 to 5 are damaged by now; of modules 6 and 7 there are none. FLAGS: p:
- * promote; r: the cache is read-only; s: the layer is sealed; -: nothing
+ *     host_layers fill LAYER
+ *
+ * compiles modules 0 to 5 into it and prints the path of each entry.
+ *
+ *     host_layers use DIR LAYER FLAGS
+ *
+ * does everything that a cache can do, above that layer, in which the entries of 3 to 5 are damaged
+ * by now; of modules 6 and 7 there are none. FLAGS: p: promote; r: the cache is read-only; s: the
+ * layer is sealed; -: nothing.
  *
  * Ends with 0 if each call came to what it should and nothing failed because of the layer.
  */

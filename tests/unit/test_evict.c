@@ -472,6 +472,48 @@ static void each_failing_call_harms_nobody(void **state)
     assert_false(is_there(r, "cheap"));
 }
 
+/* A folder that others may write to is not touched, and the rest is kept in its limits. */
+static void a_folder_that_cannot_be_used_stops_nothing(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_prune_options options = WASMCACHE_PRUNE_OPTIONS_INIT;
+    wasmcache_prune_result result = WASMCACHE_PRUNE_RESULT_INIT;
+    char *theirs, *folder;
+    wasmcache_stats stats;
+    open_with_limit(r, 3 * ENTRY);
+    save(r, "theirs", 1000000);
+    theirs = rig_entry(r, "theirs");
+    folder = rig_namespace_dir(r);
+    rig_close(r);
+    r->engine.configuration = 2; /* another namespace */
+    rig_open(r);
+    assert_int_equal(chmod(folder, 0777), 0);
+    save(r, "dear", UINT64_C(9000000000));
+    save(r, "cheap", 1000000);
+    pass(3600);
+    options.max_bytes = ENTRY + KB;
+    assert_int_equal(wasmcache_prune(r->cache, &options, &result), WASMCACHE_EUNTRUSTED);
+    assert_non_null(strstr(wasmcache_last_error()->message, folder));
+    assert_int_equal(result.removed_entries, 1);
+    assert_false(is_there(r, "cheap"));
+    assert_true(is_there(r, "dear"));
+    assert_true(scratch_exists(theirs));
+    /* The total is of what can be listed, so that the next saves have nothing to evict. */
+    stats = stats_of(r);
+    assert_int_equal(stats.entries, 1);
+    for (int i = 0; i < 8; i++) {
+        char wasm[16];
+        snprintf(wasm, sizeof(wasm), "more %d", i);
+        save(r, wasm, 2000000);
+        pass(3600);
+        stats = stats_of(r);
+        assert_true(stats.bytes <= 3 * ENTRY + 3 * ENTRY / 20);
+        assert_int_equal(stats.entries, count_entries(r));
+    }
+    assert_true(is_there(r, "dear"));
+    assert_int_equal(chmod(folder, 0700), 0);
+}
+
 /* Neither may the young ones go, nor may it be more. */
 static void what_finds_no_room_is_not_saved(void **state)
 {
@@ -717,6 +759,7 @@ int main(void)
         TEST(a_share_of_the_disk_is_a_limit),
         TEST(a_mapped_entry_loses_only_its_name),
         TEST(each_failing_call_harms_nobody),
+        TEST(a_folder_that_cannot_be_used_stops_nothing),
         TEST(what_finds_no_room_is_not_saved),
         TEST(who_waits_in_vain_for_room_does_not_save),
         TEST(who_is_killed_leaves_the_rest_to_the_next),
