@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cache.h"
 #include "cli.h"
@@ -42,29 +43,18 @@ static int pin_operand(const struct cli *cli, wasmcache *cache, const struct cli
     return fail(cli, operand, pin, why);
 }
 
-static int pin_all(struct cli *cli, int argc, char **argv, const struct cli_command *command,
-                   bool pin)
+static int pin_operands(struct cli *cli, const struct cli_command *command, char *const *operands,
+                        size_t count, bool pin)
 {
-    struct cli_scan scan = cli_scan_begin(cli, command, argc, argv);
     struct cli_entries entries = {0};
     wasmcache *cache = NULL;
-    size_t done = 0, count = 0;
-    int id, status;
+    size_t done = 0, i;
+    int status = cli_cache_open(cli, &cache, CLI_CACHE_ENTRIES);
 
-    /* Once for the usage, and again when the cache is open. */
-    while ((id = cli_scan_next(&scan)) != CLI_SCAN_END) {
-        if (id != CLI_SCAN_OPERAND)
-            return scan.status;
-        count++;
-    }
-    if (!count)
-        return cli_usage(command, "which ones? Name files or keys");
-    status = cli_cache_open(cli, &cache, CLI_CACHE_ENTRIES);
     if (!status)
         status = cli_entries_collect(&entries, cache, NULL);
-    scan = cli_scan_begin(cli, command, argc, argv);
-    while (cache && entries.list && cli_scan_next(&scan) != CLI_SCAN_END)
-        if (pin_operand(cli, cache, &entries, scan.value, pin, &done))
+    for (i = 0; i < count && entries.list; i++)
+        if (pin_operand(cli, cache, &entries, operands[i], pin, &done))
             status = CLI_FAILED;
     if (!status && !entries.list) {
         cli_error("the cache is empty: there is nothing to %s", command->name);
@@ -75,6 +65,30 @@ static int pin_all(struct cli *cli, int argc, char **argv, const struct cli_comm
                   pin ? "pinned" : "unpinned");
     cli_entries_free(&entries);
     wasmcache_close(cache);
+    return status;
+}
+
+static int pin_all(struct cli *cli, int argc, char **argv, const struct cli_command *command,
+                   bool pin)
+{
+    struct cli_scan scan = cli_scan_begin(cli, command, argc, argv);
+    char **operands = calloc((size_t)argc + 1, sizeof(*operands));
+    size_t count = 0;
+    int id, status = CLI_OK;
+
+    if (!operands) {
+        cli_error("no memory for the operands");
+        return CLI_FAILED;
+    }
+    while ((id = cli_scan_next(&scan)) == CLI_SCAN_OPERAND)
+        operands[count++] = scan.value;
+    if (id != CLI_SCAN_END)
+        status = scan.status;
+    else if (!count)
+        status = cli_usage(command, "which ones? Name files or keys");
+    else
+        status = pin_operands(cli, command, operands, count, pin);
+    free(operands);
     return status;
 }
 

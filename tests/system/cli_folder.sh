@@ -131,7 +131,7 @@ if [ -x "$host" ]; then
 	status=0
 	traced=
 	if command -v strace >/dev/null && strace -o /dev/null true 2>/dev/null; then
-		traced="strace -f -y -o trace -e trace=file,desc"
+		traced="env ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0 strace -f -y -o trace -e trace=file,desc"
 	else
 		left_out "the calls on a layer: there is no strace"
 	fi

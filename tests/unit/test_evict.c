@@ -130,7 +130,7 @@ static void what_is_below_the_cut_does_not_save_what_is_at_it(void **state)
     for (int round = 0; round < 8; round++) {
         wasmcache_prune_result result;
         for (int i = 0; i < 4; i++) {
-            char name[16];
+            char name[32];
             snprintf(name, sizeof(name), "r%d-%d", round, i);
             save(r, name, UINT64_C(1000000) << (4 * i));
         }
@@ -148,7 +148,7 @@ static void a_dry_run_removes_nothing_and_says_the_same(void **state)
     wasmcache_prune_result dry, wet;
     open_with_limit(r, WASMCACHE_UNLIMITED);
     for (int i = 0; i < 10; i++) {
-        char name[8];
+        char name[32];
         snprintf(name, sizeof(name), "m%d", i);
         save(r, name, (uint64_t)(i + 1) * 100000000);
     }
@@ -240,7 +240,7 @@ static void it_goes_down_to_the_limit_and_no_further(void **state)
     uint64_t one;
     open_with_limit(r, WASMCACHE_UNLIMITED);
     for (unsigned i = 0; i < 40; i++) {
-        char name[8];
+        char name[32];
         snprintf(name, sizeof(name), "m%u", i);
         save(r, name, UINT64_C(1000000) << i % 20);
     }
@@ -251,7 +251,7 @@ static void it_goes_down_to_the_limit_and_no_further(void **state)
     assert_int_equal(count_entries(r), 11);
     assert_int_equal(result.left_bytes, 11 * one);
     for (unsigned i = 0; i < 40; i++) {
-        char name[8];
+        char name[32];
         snprintf(name, sizeof(name), "m%u", i);
         if (i % 20 != 14) /* of the cut: one of two */
             assert_int_equal(is_there(r, name), i % 20 > 14);
@@ -292,7 +292,7 @@ static void how_many_there_may_be_counts_too(void **state)
     struct rig *r = *state;
     open_with_limit(r, WASMCACHE_UNLIMITED);
     for (int i = 0; i < 7; i++) {
-        char name[8];
+        char name[32];
         snprintf(name, sizeof(name), "m%d", i);
         save(r, name, 1000000000);
     }
@@ -336,7 +336,7 @@ static void a_save_makes_room(void **state)
     struct rig *r = *state;
     open_with_limit(r, 20 * ENTRY);
     for (int i = 0; i < 100; i++) {
-        char name[8];
+        char name[32];
         snprintf(name, sizeof(name), "m%d", i);
         save(r, name, 1000000000);
         pass(60);
@@ -354,7 +354,7 @@ static void what_never_fits_is_not_saved_and_evicts_nothing(void **state)
     wasmcache_report report = WASMCACHE_REPORT_INIT;
     open_with_limit(r, 5 * ENTRY);
     for (int i = 0; i < 4; i++) {
-        char name[8];
+        char name[32];
         snprintf(name, sizeof(name), "m%d", i);
         save(r, name, 1000000000);
     }
@@ -373,7 +373,7 @@ static void a_wrong_total_is_corrected(void **state)
     struct rig *r = *state;
     open_with_limit(r, WASMCACHE_UNLIMITED);
     for (int i = 0; i < 5; i++) {
-        char name[8];
+        char name[32];
         snprintf(name, sizeof(name), "m%d", i);
         save(r, name, 1000000000);
     }
@@ -502,7 +502,7 @@ static void a_folder_that_cannot_be_used_stops_nothing(void **state)
     stats = stats_of(r);
     assert_int_equal(stats.entries, 1);
     for (int i = 0; i < 8; i++) {
-        char wasm[16];
+        char wasm[32];
         snprintf(wasm, sizeof(wasm), "more %d", i);
         save(r, wasm, 2000000);
         pass(3600);
@@ -521,7 +521,7 @@ static void what_finds_no_room_is_not_saved(void **state)
     wasmcache_report report = WASMCACHE_REPORT_INIT;
     open_with_limit(r, 5 * ENTRY);
     for (int i = 0; i < 20; i++) {
-        char name[8];
+        char name[32];
         snprintf(name, sizeof(name), "m%d", i);
         assert_int_equal(rig_get(r, name, &report), 0);
         assert_int_equal(report.save_error, i < 5 ? 0 : WASMCACHE_EFULL);
@@ -602,7 +602,7 @@ static void who_is_killed_leaves_the_rest_to_the_next(void **state)
         wasmcache_prune_result result;
         unsigned left;
         for (unsigned i = 0; i < 12; i++) {
-            char name[8];
+            char name[32];
             snprintf(name, sizeof(name), "m%u", i);
             if (!is_there(r, name))
                 save(r, name, UINT64_C(1000000) << i);
@@ -622,7 +622,7 @@ static void who_is_killed_leaves_the_rest_to_the_next(void **state)
         assert_int_equal(stats_of(r).entries, 4);
         assert_null(strstr(scratch_tree(&r->scratch, r->dir), "/."));
         for (unsigned i = 8; i < 12; i++) {
-            char name[8];
+            char name[32];
             snprintf(name, sizeof(name), "m%u", i);
             assert_int_equal(rig_load(r, name, NULL), 0);
         }
