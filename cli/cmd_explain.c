@@ -97,9 +97,8 @@ static void try_load(const struct lookup *lookup, struct verdict *v)
     if (v->reason == WASMCACHE_REASON_SOURCE && v->kind == WASMCACHE_COMPONENT)
         snprintf(v->why, sizeof(v->why), "it is a component, and %s has modules only",
                  lookup->engine.type->title);
-    if (looked(v) &&
-        wasmcache_entry_check(&v->own, lookup->cache, lookup->info.engine_namespace, &v->key,
-                              v->layer ? WASMCACHE_CHECK_DIGEST : 0))
+    if (looked(v) && wasmcache_entry_check(&v->own, lookup->cache, lookup->info.engine_namespace,
+                                           &v->key, v->layer ? WASMCACHE_CHECK_DIGEST : 0))
         v->own.state = WASMCACHE_REASON_UNREADABLE;
 }
 

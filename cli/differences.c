@@ -9,6 +9,8 @@
 #include "output.h"
 #include "table.h"
 
+static const char cpu_name[] = "cpu";
+
 /* In the order in which they explain each other: an engine of another version makes another probe,
  * and that is not what is wrong. */
 static const struct text {
@@ -26,8 +28,8 @@ static const struct text {
      "it was saved for the target \"%s\"; use an engine of that, or compile the file for this one"},
     {"settings", offsetof(wasmcache_identity, settings),
      "the program that saved it has other settings; to look for those give --settings \"%s\""},
-    {"cpu", offsetof(wasmcache_identity, cpu),
-     "it was saved on another kind of processor; compile the file on one like this"},
+    {cpu_name, offsetof(wasmcache_identity, cpu),
+     "it was saved on another kind of processor (%s); compile the file on one like this"},
     {"build", offsetof(wasmcache_identity, build),
      "it was saved for another build of this engine; name that one's library with --engine PATH, "
      "or compile the file for this one"},
@@ -51,6 +53,16 @@ static void add(struct cli_differences *out, const char *name, const char *ours,
     out->count++;
 }
 
+static void add_cpu(struct cli_differences *out, const char *ours, const char *theirs)
+{
+    cli_cpu_describe(out->cpus[0], ours, theirs);
+    cli_cpu_describe(out->cpus[1], theirs, ours);
+    if (strcmp(out->cpus[0], out->cpus[1]) != 0)
+        add(out, cpu_name, out->cpus[0], out->cpus[1]);
+    else
+        add(out, cpu_name, ours, theirs);
+}
+
 /* The namespace less its version. */
 static void copy_id(char out[192], const char *engine_namespace)
 {
@@ -72,9 +84,15 @@ void cli_differences_find(struct cli_differences *out, const struct cli_wanted *
     memset(out, 0, sizeof(*out));
     /* Under an id that was given all kinds of engines save, and one wrote down what it is. */
     out->known = theirs && (!known || !memcmp(theirs->fingerprint, entry->fingerprint, 32));
-    for (i = 0; out->known && i < TEXTS; i++)
-        add(out, texts[i].name, (const char *)ours + texts[i].offset,
-            (const char *)theirs + texts[i].offset);
+    for (i = 0; out->known && i < TEXTS; i++) {
+        const char *our = (const char *)ours + texts[i].offset;
+        const char *their = (const char *)theirs + texts[i].offset;
+
+        if (texts[i].name == cpu_name)
+            add_cpu(out, our, their);
+        else
+            add(out, texts[i].name, our, their);
+    }
     if (out->known) {
         snprintf(out->numbers[0], sizeof(out->numbers[0]), "%" PRIu32, ours->artifact_version);
         snprintf(out->numbers[1], sizeof(out->numbers[1]), "%" PRIu32, theirs->artifact_version);

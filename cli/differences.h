@@ -9,6 +9,8 @@
 
 #include <wasmcache.h>
 
+#include "cpu.h"
+
 enum { CLI_DIFFERENCES_MAX = 12 };
 
 struct cli_difference {
@@ -25,6 +27,7 @@ struct cli_differences {
     char numbers[2][12]; /* artifact versions */
     char ids[2][192];    /* engine ids */
     char hashes[2][72];  /* fingerprints */
+    char cpus[2][CLI_CPU_SIZE];
 };
 
 /* What is looked for. */

@@ -282,6 +282,27 @@ PYTHON
 verdict not-found explain wasm/math.wasm
 want_json '[d["what"] for d in row["near"][0]["differs"]] == ["cpu"]'
 want_text '^advice +it was saved on another kind of processor'
+# One feature more or less, by name; and one that no engine looks at.
+for change in 'words[7] ^= 1 << 16' 'words[9] ^= 1 << 31'; do
+	cpu=$(sed -n 's/^cpu: //p' kept | python3 -c "
+import struct, sys
+raw = bytes.fromhex(sys.stdin.read())
+if len(raw) == 52:
+    words = list(struct.unpack('<13I', raw))
+    $change
+    print(struct.pack('<13I', *words).hex().upper())")
+	if [ -z "$cpu" ]; then
+		left_out "features of the processor by name: not an x86-64"
+		break
+	fi
+	as cpu "$cpu"
+	verdict not-found explain wasm/math.wasm
+	want_json '[d["what"] for d in row["near"][0]["differs"]] == ["cpu"]'
+	case $change in
+	*16) want_json '" with avx512f" in json.dumps(row["near"][0]["differs"])' && want_json 'not re.search(r"[0-9A-F]{20}", json.dumps(row["near"][0]["differs"]))' ;;
+	*) want_json 'all(re.fullmatch("[0-9A-F]{104}", row["near"][0]["differs"][0][who]) for who in ("ours", "theirs"))' ;;
+	esac
+done
 # What cannot be used is said, and does no harm.
 printf 'wasmcache identity 1\nsettings: \033[2J\n' >planted && chmod 400 planted && mv -f planted "$there/.identity"
 verdict not-found explain wasm/math.wasm

@@ -12,8 +12,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "os/os.h"
-
 static void entry_path(const struct actor *a, char *out, size_t size, const struct wanted *w)
 {
     char hex[WASMCACHE_KEY_HEX_SIZE];
