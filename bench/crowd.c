@@ -4,6 +4,9 @@
  *
  *     once DIR PROCESSES THREADS ROUNDS   how many compile, each round on a key that nobody has
  *     kill DIR ROUNDS                     the leader of four processes is killed at a random moment
+ *     stopped DIR ROUNDS                  it is stopped (SIGSTOP) while it compiles
+ *     orphan DIR ROUNDS                   it dies while it compiles, and a child that it forked
+ *                                         before has its descriptors still
  *     wall DIR WASM PROCESSES ROUNDS      how long a cold start takes, of one process and of many:
  *                                         ours, and the engine's own cache if it has one
  *
@@ -42,7 +45,13 @@ struct board {
     atomic_int leader;               /* who began the first */
     _Atomic uint64_t second_ns;      /* when the second was begun */
     atomic_uint waiting;
+    int fate; /* enum fate, of who begins the first compile */
+    atomic_int orphan;
 };
+
+enum fate { FATE_NONE, FATE_STOPPED, FATE_ORPHAN };
+/* How long the others wait then. */
+enum { LIMIT_MS = 200 };
 
 static struct board *board;
 
@@ -77,16 +86,33 @@ static void meet(unsigned count)
         usleep(100);
 }
 
+/* What becomes of a leader, while it has the lock. */
+static void meet_fate(void)
+{
+    pid_t child;
+    if (board->fate == FATE_STOPPED)
+        raise(SIGSTOP);
+    if (board->fate != FATE_ORPHAN)
+        return;
+    child = fork();
+    while (child == 0)
+        pause();
+    atomic_store(&board->orphan, (int)child);
+    raise(SIGKILL);
+}
+
 static int count_phase(const wasmcache_progress *progress, void *payload)
 {
     (void)payload;
     if (progress->phase == WASMCACHE_PHASE_WAIT)
         atomic_fetch_add(&board->waiting, progress->phase_ns == 0);
     if (progress->phase == WASMCACHE_PHASE_COMPILE) {
-        if (atomic_fetch_add(&board->compiles, 1) == 0)
+        if (atomic_fetch_add(&board->compiles, 1) == 0) {
             atomic_store(&board->leader, (int)getpid());
-        else
+            meet_fate();
+        } else {
             atomic_store(&board->second_ns, now_ns());
+        }
     }
     return 0;
 }
@@ -101,6 +127,7 @@ static void get_small(const struct rig *rig, unsigned round)
     options.salt = &round;
     options.salt_length = sizeof(round);
     options.tick = count_phase;
+    options.wait_ms = board->fate ? LIMIT_MS : 0;
     if (wasmcache_get(&module, rig->once.wc, WASMCACHE_MODULE, &source, &options, &report))
         atomic_fetch_add(&board->failed, 1);
     else
@@ -281,6 +308,68 @@ static int do_kill(char **words)
     return most > 1 || stuck;
 }
 
+/* ---- stopped, orphan ---- */
+
+static int do_fate(char **words, enum fate fate)
+{
+    const unsigned rounds = number(words[1], MAX_ROUNDS);
+    uint64_t *times = calloc(rounds, sizeof(*times));
+    unsigned most = 0, exact = 0, failed = 0;
+    if (!times)
+        die("no memory");
+    for (unsigned round = 1; round <= rounds; round++) {
+        struct victim v = {words[0], round};
+        pid_t pids[4];
+        uint64_t started;
+        unsigned more;
+        int leader, status;
+        memset(board, 0, sizeof(*board));
+        board->fate = (int)fate;
+        for (int i = 0; i < 4; i++)
+            pids[i] = start_process(be_victim, &v);
+        meet(5);
+        while (!(leader = atomic_load(&board->leader)))
+            usleep(20);
+        started = now_ns();
+        for (int i = 0; i < 4; i++)
+            if (pids[i] != leader) {
+                waitpid(pids[i], &status, 0);
+                failed += status != 0;
+            }
+        times[round - 1] = now_ns() - started;
+        more = atomic_load(&board->compiles) - 1;
+        exact += more == 1;
+        most = more > most ? more : most;
+        if (fate == FATE_STOPPED)
+            kill(leader, SIGCONT);
+        else
+            kill(atomic_load(&board->orphan), SIGKILL);
+        waitpid(leader, &status, 0);
+        failed += fate == FATE_STOPPED && status != 0;
+        /* All that lived have a module; of an orphan's parent there is none. */
+        failed += atomic_load(&board->got) != (fate == FATE_STOPPED ? 4 : 3);
+    }
+    qsort(times, rounds, sizeof(*times), by_value);
+    printf("{\"engine\":\"%s\",\"leader\":\"%s\",\"rounds\":%u,\"limit_ms\":%d,"
+           "\"rounds_with_one_more\":%u,\"most_more\":%u,\"failed\":%u,"
+           "\"others_done_after_ms\":{\"median\":%.1f,\"most\":%.1f}}\n",
+           bench_engine.name, fate == FATE_STOPPED ? "stopped" : "dead, its child alive", rounds,
+           LIMIT_MS, exact, most, failed, (double)times[rounds / 2] / 1e6,
+           (double)times[rounds - 1] / 1e6);
+    free(times);
+    return most > 1 || failed;
+}
+
+static int do_stopped(char **words)
+{
+    return do_fate(words, FATE_STOPPED);
+}
+
+static int do_orphan(char **words)
+{
+    return do_fate(words, FATE_ORPHAN);
+}
+
 /* ---- wall ---- */
 
 struct start {
@@ -388,7 +477,11 @@ int main(int argc, char **argv)
         const char *name;
         int words;
         int (*run)(char **words);
-    } commands[] = {{"once", 4, do_once}, {"kill", 2, do_kill}, {"wall", 4, do_wall}};
+    } commands[] = {{"once", 4, do_once},
+                    {"kill", 2, do_kill},
+                    {"stopped", 2, do_stopped},
+                    {"orphan", 2, do_orphan},
+                    {"wall", 4, do_wall}};
     board = board_new();
     for (size_t i = 0; argc > 1 && i < sizeof(commands) / sizeof(commands[0]); i++)
         if (strcmp(argv[1], commands[i].name) == 0 && argc - 2 == commands[i].words) {
