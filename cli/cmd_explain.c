@@ -209,6 +209,9 @@ static const char *advice_of(const struct verdict *v)
     case WASMCACHE_REASON_ENGINE_REFUSED:
         return "the entry is sound; look at memory, descriptors and the mount (noexec); a get "
                "compiles and replaces it";
+    case WASMCACHE_REASON_EXPIRED:
+        return "a get compiles and replaces it; a larger max_age keeps it, and so does "
+               "wasmcache pin";
     case WASMCACHE_REASON_CACHE_OFF:
         return "wasmcache dir says which directory is used, and what is wrong with it";
     default:

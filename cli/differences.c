@@ -199,7 +199,7 @@ void cli_differences_print(const struct cli_differences *differences)
 
         while (difference->ours[same] && difference->ours[same] == difference->theirs[same])
             same++;
-        if (same > strlen(difference->ours) || same > strlen(difference->theirs))
+        if (difference->name == cpu_name) /* the vendor comes first */
             same = 0;
         cut(ours, sizeof(ours), difference->ours, same);
         cut(theirs, sizeof(theirs), difference->theirs, same);

@@ -128,7 +128,9 @@ typedef enum wasmcache_reason {
     WASMCACHE_REASON_CACHE_OFF,      /* "cache-off": see wasmcache_status() */
     WASMCACHE_REASON_UNATTACHED,     /* "unattached": see wasmcache_attachment_status() */
     WASMCACHE_REASON_RECOMPILE,      /* "recompile": the caller asked not to look */
-    WASMCACHE_REASON_SOURCE          /* "source": the source could not be read or is misuse */
+    WASMCACHE_REASON_SOURCE,         /* "source": the source could not be read or is misuse */
+    WASMCACHE_REASON_EXPIRED         /* "expired": unused for max_age_seconds; the next save
+                                        replaces it */
 } wasmcache_reason;
 
 /* The constant name of a reason as above in quotes, "none" for NONE. */
@@ -323,7 +325,8 @@ typedef struct wasmcache_options {
     uint64_t max_bytes;       /* 0: 5 GiB; WASMCACHE_UNLIMITED. An entry that is larger by itself is
                                  not saved */
     uint64_t max_entries;     /* 0: any number */
-    uint64_t max_age_seconds; /* since its last use; 0: any */
+    uint64_t max_age_seconds; /* since its last use, to the hour; an entry that is older is not
+                                 loaded either, unless it is pinned; 0: any */
     unsigned max_disk_percent;    /* entries may take as much of what they take and what is free on
                                      the file system; 0: all of it */
     unsigned evict_after_seconds; /* an entry stays so long after it was saved; 0: 60 */

@@ -12,7 +12,7 @@ struct last_error {
 };
 
 static _Thread_local struct last_error last = {{sizeof(wasmcache_error_detail), 0, 0, "", "", ""},
-                                               {0, 0, "", 0, 0, "", ""}};
+                                               {0, 0, "", 0, 0, 0, "", ""}};
 
 void wc_error_init(struct wc_error *err)
 {
@@ -20,6 +20,7 @@ void wc_error_init(struct wc_error *err)
     err->system_errno = 0;
     err->call = "";
     err->off = 0;
+    err->expired = 0;
     err->foreign = 0;
     err->path[0] = '\0';
     err->message[0] = '\0';
@@ -189,6 +190,8 @@ const char *wasmcache_reason_name(wasmcache_reason reason)
         return "recompile";
     case WASMCACHE_REASON_SOURCE:
         return "source";
+    case WASMCACHE_REASON_EXPIRED:
+        return "expired";
     }
     return "unknown";
 }

@@ -26,6 +26,7 @@ struct wc_error {
     const char *call; /* a constant, "" if none */
     int off;          /* 1: it is about the whole cache directory, not about one entry */
     int foreign;      /* 1: a file that this library did not write */
+    int expired;      /* 1: EMISS, since what is there is too old */
     char path[WC_PATH_SIZE];
     char message[640];
 };

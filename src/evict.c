@@ -85,6 +85,7 @@ static void look_into(const struct walk *w, struct found *f)
 /* 0: it is no entry, or gone. */
 static int find(struct walk *w, const char *name, struct found *f)
 {
+    uint64_t born;
     memset(f, 0, sizeof(*f));
     f->name = name;
     if (wc_entry_name_parse(&f->key, name) != 0 || wc_os_stat_at(w->folder.fd, name, &f->st) < 0 ||
@@ -92,9 +93,11 @@ static int find(struct walk *w, const char *name, struct found *f)
         return 0;
     f->worth.bytes = f->st.size;
     f->worth.uses = WC_WORTH_USE;
-    f->worth.last = f->st.mtime_ns < 0 ? 0 : (uint64_t)f->st.mtime_ns / 1000000000u;
+    f->worth.last = born = wc_os_modified_seconds(&f->st);
     if (!wc_use_find(&f->worth, &w->look, w->engine_namespace, &f->key))
         look_into(w, f);
+    if (f->worth.last < born)
+        f->worth.last = born; /* it was saved again since */
     if (f->worth.last > w->last_used)
         w->last_used = f->worth.last;
     return 1;
@@ -182,7 +185,7 @@ static int is_too_old(const struct eviction *e, const struct found *f)
 static int may_go(const struct walk *w, const struct found *f)
 {
     const struct eviction *e = w->e;
-    const uint64_t born = f->st.mtime_ns < 0 ? 0 : (uint64_t)f->st.mtime_ns / 1000000000u;
+    const uint64_t born = wc_os_modified_seconds(&f->st);
     if (e->limits->grace && born + e->limits->grace > e->now)
         return 0;
     return !w->pins || !wc_is_pinned(&w->folder, f->name);

@@ -3,9 +3,11 @@
  * A hit, from the key to the engine. What was checked is what the engine gets: it opens the same
  * descriptor again, or is handed its bytes.
  */
+#include <inttypes.h>
 #include <string.h>
 
 #include "call.h"
+#include "evict.h"
 #include "key.h"
 #include "layers.h"
 #include "memory.h"
@@ -176,12 +178,38 @@ int wc_load_opened(struct wc_call *call, const struct wc_store *store,
     return 0;
 }
 
+/* An entry of the cache's own directory that a clean-up would remove for its age is not there,
+ * whether one came by or not. EMISS. */
+static int check_age(struct wc_call *call, const struct wc_entry_file *file,
+                     const wasmcache_key *key, struct wc_error *err)
+{
+    const wasmcache *cache = call->attachment->cache;
+    const uint64_t age = cache->limits.age;
+    uint64_t now, last;
+
+    if (age == UINT64_MAX || cache->store.flags & WASMCACHE_REPRODUCIBLE)
+        return 0;
+    now = wc_os_wall_seconds();
+    last = wc_os_modified_seconds(&file->st);
+    if (last >= now || now - last <= age)
+        return 0;
+    last = wc_use_last(&call->look, call->identity->engine_namespace, key);
+    if (last >= now || now - last <= age || wc_is_pinned(&call->folder, file->name))
+        return 0;
+    err->expired = 1;
+    return wc_fail(err, WASMCACHE_EMISS, 0, NULL, file->path,
+                   "%s was not used for longer than max_age_seconds (%" PRIu64 " s)", file->path,
+                   age);
+}
+
 /* Finds the entry in the cache's own directory and has the engine load it. */
 static int load_from(struct wc_call *call, struct wc_entry_file *file, const wasmcache_key *key,
                      void **native, struct wc_error *err)
 {
     const struct wc_expect expect = wc_call_expect(call, key);
     int rc = open_entry(call, file, &expect, err);
+    if (rc == 0)
+        rc = check_age(call, file, key, err);
     if (rc == 0)
         rc = wc_load_opened(call, &call->attachment->cache->store, &call->folder, file, key, native,
                             err);
@@ -229,6 +257,8 @@ int wc_load(struct wc_call *call, const wasmcache_key *key, void **native, struc
         /* A directory that is missing and could not be made is no mere miss. */
         const int off = err->off || (rc == WASMCACHE_EMISS && atomic_load(&a->cache->off));
         call->report.reason = off ? WASMCACHE_REASON_CACHE_OFF : wc_reason_of_error(rc);
+        if (err->expired)
+            call->report.reason = WASMCACHE_REASON_EXPIRED;
         call->report.artifact_bytes = 0;
         wc_call_tell(call, WASMCACHE_EVENT_MISS, NULL, err, call->report.load_ns);
         if (corrupt)
@@ -281,13 +311,17 @@ int wc_contains(struct wc_call *call, const wasmcache_key *key, struct wc_error 
     struct wc_entry_file file = {.fd = -1};
     int rc = wc_call_check_cache(call, err);
 
-    if (rc == 0)
+    if (rc == 0) {
+        wc_call_look_later(call);
         rc = wc_call_enter(call, err);
+    }
     if (rc == 0) {
         const struct wc_expect expect = wc_call_expect(call, key);
         rc = wc_store_open_entry(&file, &call->attachment->cache->store, &call->folder, &expect,
                                  err);
     }
+    if (rc == 0)
+        rc = check_age(call, &file, key, err);
     wc_entry_file_close(&file);
     wc_call_leave(call);
     return rc;

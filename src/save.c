@@ -90,7 +90,8 @@ static int publish(struct wc_call *call, const wasmcache_key *key,
     struct wc_trailer trailer = {0};
     unsigned flags = wc_attachment_is_shared(a) ? WC_PUBLISH_LEAVE_FOREIGN : 0;
 
-    if (call->replace || call->report.reason == WASMCACHE_REASON_ENGINE_REFUSED)
+    if (call->replace || call->report.reason == WASMCACHE_REASON_ENGINE_REFUSED ||
+        call->report.reason == WASMCACHE_REASON_EXPIRED)
         flags |= WC_PUBLISH_REPLACE;
     trailer.kind = call->kind;
     trailer.artifact_bytes = call->report.artifact_bytes;

@@ -25,6 +25,12 @@ struct wc_os_stat {
     enum wc_os_type type;
 };
 
+/* Seconds since 1970; 0 also for what is older. */
+static inline uint64_t wc_os_modified_seconds(const struct wc_os_stat *st)
+{
+    return st->mtime_ns < 0 ? 0 : (uint64_t)st->mtime_ns / 1000000000u;
+}
+
 /* What tests take away, to force the fall-backs. Always 0 outside of test builds. */
 enum {
     WC_OS_NO_TMPFILE = 1,   /* open_unnamed fails with -EOPNOTSUPP */

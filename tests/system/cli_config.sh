@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # each-engine
 # Settings: where they come from, that they take effect, and what is wrong with them.
+# no-tsan: the tool has one thread here, and takes minutes
 . "$(dirname "$0")/cli_common.inc"
 tiny
 root_uid=$(id -u)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # each-engine
 # doctor: what it finds in good caches and in bad ones, and that it changes nothing.
+# no-tsan: the tool has one thread here, and takes minutes
 . "$(dirname "$0")/cli_common.inc"
 tiny
 root_uid=$(id -u)

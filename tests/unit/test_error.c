@@ -50,11 +50,12 @@ static void error_names(void **state)
 static void reason_names(void **state)
 {
     static const char *const names[] = {
-        "none",       "not-found",      "corrupt",   "mismatched", "newer-format", "untrusted",
-        "unreadable", "engine-refused", "cache-off", "unattached", "recompile",    "source"};
+        "none",      "not-found",  "corrupt",        "mismatched", "newer-format",
+        "untrusted", "unreadable", "engine-refused", "cache-off",  "unattached",
+        "recompile", "source",     "expired"};
     enum { COUNT = sizeof(names) / sizeof(*names) };
     (void)state;
-    assert_int_equal(COUNT, WASMCACHE_REASON_SOURCE + 1);
+    assert_int_equal(COUNT, WASMCACHE_REASON_EXPIRED + 1);
     for (int i = 0; i < COUNT; i++)
         assert_string_equal(wasmcache_reason_name((wasmcache_reason)i), names[i]);
     assert_string_equal(wasmcache_reason_name((wasmcache_reason)COUNT), "unknown");

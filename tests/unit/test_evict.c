@@ -231,6 +231,99 @@ static void what_is_too_old_goes_whatever_the_room(void **state)
     assert_true(is_there(r, "b"));
 }
 
+enum { DAY = 24 * 3600 };
+
+static void open_with_age(struct rig *r, uint64_t seconds)
+{
+    open_with_limit(r, WASMCACHE_UNLIMITED);
+    rig_close(r);
+    r->options.max_age_seconds = seconds;
+    rig_open(r);
+}
+
+/* Also where no clean-up came by. */
+static void what_is_too_old_is_not_there(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    wasmcache_stats stats = WASMCACHE_STATS_INIT;
+    wasmcache_key key = rig_key("a");
+    ino_t inode;
+    open_with_age(r, 5 * DAY);
+    save(r, "a", 1000000000);
+    pass(5 * DAY - 4000);
+    assert_int_equal(wasmcache_contains(r->wc, WASMCACHE_MODULE, &key), 0);
+    pass(10 * DAY);
+    inode = scratch_inode(rig_entry(r, "a"));
+    assert_int_equal(wasmcache_contains(r->wc, WASMCACHE_MODULE, &key), WASMCACHE_EMISS);
+    assert_int_equal(rig_load(r, "a", &report), WASMCACHE_EMISS);
+    assert_int_equal(report.reason, WASMCACHE_REASON_EXPIRED);
+    assert_non_null(strstr(wasmcache_last_error()->message, "max_age_seconds (432000 s)"));
+    assert_int_equal(scratch_inode(rig_entry(r, "a")), inode);
+    /* It is replaced, and is there again. */
+    assert_int_equal(rig_get(r, "a", &report), 0);
+    assert_int_equal(report.outcome, WASMCACHE_COMPILED);
+    assert_int_equal(report.reason, WASMCACHE_REASON_EXPIRED);
+    assert_int_equal(report.save_error, 0);
+    assert_int_not_equal(scratch_inode(rig_entry(r, "a")), inode);
+    assert_int_equal(rig_get(r, "a", &report), 0);
+    assert_int_equal(report.outcome, WASMCACHE_HIT);
+    assert_int_equal(count_entries(r), 1);
+    assert_int_equal(wasmcache_stats_read(r->cache, WASMCACHE_STATS_PROCESS, &stats), 0);
+    assert_int_equal(stats.misses[WASMCACHE_REASON_EXPIRED], 2);
+    assert_int_equal(stats.removed, 0);
+}
+
+/* Age is counted from the last use, and does not count for what is pinned. */
+static void what_is_used_or_pinned_does_not_expire(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    wasmcache_key key = rig_key("pinned");
+    open_with_age(r, 5 * DAY);
+    save(r, "used", 1000000000);
+    save(r, "pinned", 1000000000);
+    assert_int_equal(wasmcache_pin(r->cache, rig_namespace(r), &key, 1), 0);
+    for (int i = 0; i < 4; i++) {
+        pass(4 * DAY);
+        assert_int_equal(rig_get(r, "used", &report), 0);
+        assert_int_equal(report.outcome, WASMCACHE_HIT);
+    }
+    assert_int_equal(rig_get(r, "pinned", &report), 0);
+    assert_int_equal(report.outcome, WASMCACHE_HIT);
+    /* A save of what is there is a use. */
+    pass(10 * DAY);
+    assert_int_equal(rig_load(r, "used", &report), WASMCACHE_EMISS);
+    save(r, "used", 1000000000);
+    assert_int_equal(rig_load(r, "used", &report), 0);
+}
+
+/* What the limits of another cache say of a directory that is only read does not matter. */
+static void layers_and_reproducible_caches_do_not_expire(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    wasmcache_layer layer = WASMCACHE_LAYER_INIT;
+    const wasmcache_layer *layers[] = {&layer};
+    open_with_age(r, 5 * DAY);
+    save(r, "a", 1000000000);
+    pass(10 * DAY);
+    rig_close(r);
+    layer.dir = r->options.dir;
+    r->options.dir = scratch_in(&r->scratch, "upper");
+    r->options.layers = layers;
+    r->options.layer_count = 1;
+    rig_open(r);
+    assert_int_equal(rig_load(r, "a", &report), 0);
+    assert_int_equal(report.layer, 1);
+    rig_close(r);
+    r->options.dir = layer.dir;
+    r->options.layer_count = 0;
+    r->options.flags |= WASMCACHE_REPRODUCIBLE;
+    rig_open(r);
+    assert_int_equal(rig_load(r, "a", &report), 0);
+}
+
 /* Each of another worth, so that most of what goes is below the cut, before and behind it in the
  * order of the walk. */
 static void it_goes_down_to_the_limit_and_no_further(void **state)
@@ -747,6 +840,9 @@ int main(void)
         TEST(what_nobody_used_for_a_week_goes_first),
         TEST(what_another_engine_uses_is_not_first),
         TEST(what_is_too_old_goes_whatever_the_room),
+        TEST(what_is_too_old_is_not_there),
+        TEST(what_is_used_or_pinned_does_not_expire),
+        TEST(layers_and_reproducible_caches_do_not_expire),
         TEST(it_goes_down_to_the_limit_and_no_further),
         TEST(what_is_too_old_makes_room_for_the_others),
         TEST(how_many_there_may_be_counts_too),

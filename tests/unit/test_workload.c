@@ -7,7 +7,8 @@
  *     WASMCACHE_WORKLOAD_SEED=N     that seed (a finding names it); else a fixed one
  *     WASMCACHE_WORKLOAD_SECONDS=N  so long each, instead of a few seconds
  *
- * The latter without ctest, which ends a test after a minute: build/release/tests/unit_test_workload
+ * The latter without ctest, which ends a test after a minute:
+ * build/release/tests/unit_test_workload
  */
 #define _GNU_SOURCE
 #include <dirent.h>
