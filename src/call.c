@@ -102,15 +102,15 @@ static void count(const struct wc_call *call)
     if (report->wait_ns)
         wc_stats_add(stats, WC_STAT_WAIT_NS, report->wait_ns);
     if (report->in_memory) {
-        wc_stats_add(stats, WC_STAT_MEMORY_HITS, 1);
+        wc_stats_add_own(stats, WC_STAT_MEMORY_HITS, 1);
         return;
     }
     if (report->outcome == WASMCACHE_HIT) {
-        wc_stats_hit(stats, report->total_ns);
+        wc_stats_hit(stats, report->total_ns); /* now they are this process's own */
         if (report->layer)
-            wc_stats_add(stats, WC_STAT_LAYER_HITS, 1);
-        wc_stats_add(stats, WC_STAT_LOADED_BYTES, report->artifact_bytes);
-        wc_stats_add(stats, WC_STAT_SPARED_NS, call->spared_ns);
+            wc_stats_add_own(stats, WC_STAT_LAYER_HITS, 1);
+        wc_stats_add_own(stats, WC_STAT_LOADED_BYTES, report->artifact_bytes);
+        wc_stats_add_own(stats, WC_STAT_SPARED_NS, call->spared_ns);
         return;
     }
     if (report->outcome == WASMCACHE_JOINED)
@@ -320,7 +320,7 @@ int wc_call_recall(wasmcache_module **out, const wasmcache_attachment *attachmen
     module = wc_memory_find(cache->memory, attachment, kind, key, &bytes);
     if (!module)
         return 0;
-    wc_stats_add(cache->stats, WC_STAT_MEMORY_HITS, 1);
+    wc_stats_add_own(cache->stats, WC_STAT_MEMORY_HITS, 1); /* a child has no memory */
     if (report)
         report_recalled(report, key, bytes, wc_os_monotonic_ns() - started);
     *out = module;

@@ -188,7 +188,7 @@ static int ask_threads(struct wc_flight *flight, void **native, uint64_t *ns)
     int turn;
 
     pthread_mutex_lock(&table->lock);
-    turn = flight->answer;
+    turn = (int)flight->answer;
     flight->answer = WC_FLIGHT_LEAD;
     if (flight->leader || turn == WC_FLIGHT_LEAD)
         turn = flight->alone ? WC_FLIGHT_LEAD : ask_threads_locked(flight, ns);

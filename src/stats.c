@@ -12,60 +12,69 @@
 
 enum { SHARDS = 8, TIMES = 24 };
 
-/* In memory that a fork wipes; all zero is how it starts, a mutex that is not initialized among it.
- */
-struct page {
+struct wc_stats {
+    atomic_llong owner;              /* the process whose numbers these are; -owner: it begins */
     pthread_mutex_t lock;            /* of `written` */
     uint64_t written[WC_STAT_COUNT]; /* what the directory has */
-    _Alignas(64) atomic_ullong shards[SHARDS][WC_STAT_COUNT];
+    /* Two meet in a line of memory only where one has its last counter, which hardly ever moves. */
+    atomic_ullong shards[SHARDS][WC_STAT_COUNT];
 };
+
 static const pthread_mutex_t unlocked = PTHREAD_MUTEX_INITIALIZER;
 
-struct wc_stats {
-    struct page *page;
-    int64_t pid; /* 0: the page is wiped for a child. Else the only process that counts */
-};
-
-/* Is what fork leaves of a page an unlocked lock? */
-static int wiped_is_unlocked(void)
+static void begin(struct wc_stats *stats, long long pid)
 {
-    static const uint8_t wiped[sizeof(unlocked)];
-    const void *bytes = &unlocked;
-    return memcmp(bytes, wiped, sizeof(wiped)) == 0;
+    stats->lock = unlocked;
+    memset(stats->written, 0, sizeof(stats->written));
+    for (int s = 0; s < SHARDS; s++)
+        for (int i = 0; i < WC_STAT_COUNT; i++)
+            atomic_init(&stats->shards[s][i], 0);
+    atomic_store_explicit(&stats->owner, pid, memory_order_release);
+}
+
+/* In the child of a fork, whatever made it, the numbers are the parent's, and a lock may be held by
+ * a thread that is not there: the first that counts or asks begins from nothing. */
+static void own(struct wc_stats *stats)
+{
+    const long long pid = wc_os_pid();
+    long long owner;
+    while ((owner = atomic_load_explicit(&stats->owner, memory_order_acquire)) != pid) {
+        if (owner == -pid) /* another thread is at it */
+            wc_os_sleep(1000);
+        else if (atomic_compare_exchange_weak(&stats->owner, &owner, -pid))
+            begin(stats, pid);
+    }
 }
 
 struct wc_stats *wc_stats_new(void)
 {
-    struct wc_stats *stats = calloc(1, sizeof(*stats));
-    int wipes = 0;
+    struct wc_stats *stats = calloc(1, sizeof(*stats)); /* its zeros need not be written */
     if (!stats)
         return NULL;
-    stats->page = wc_os_wiped_memory(sizeof(*stats->page), &wipes);
-    if (!stats->page) {
-        free(stats);
-        return NULL;
-    }
-    stats->pid = wipes && wiped_is_unlocked() ? 0 : wc_os_pid();
-    stats->page->lock = unlocked;
+    stats->lock = unlocked;
+    atomic_init(&stats->owner, wc_os_pid());
     return stats;
 }
 
 void wc_stats_free(struct wc_stats *stats)
 {
-    if (!stats)
-        return;
-    wc_os_unmap(stats->page, sizeof(*stats->page));
     free(stats);
 }
 
 static void add(struct wc_stats *stats, unsigned stat, uint64_t value)
 {
-    atomic_fetch_add_explicit(&stats->page->shards[wc_stripe() % SHARDS][stat], value,
+    atomic_fetch_add_explicit(&stats->shards[wc_stripe() % SHARDS][stat], value,
                               memory_order_relaxed);
+}
+
+void wc_stats_add_own(struct wc_stats *stats, enum wc_stat stat, uint64_t value)
+{
+    add(stats, stat, value);
 }
 
 void wc_stats_add(struct wc_stats *stats, enum wc_stat stat, uint64_t value)
 {
+    own(stats);
     add(stats, stat, value);
 }
 
@@ -80,23 +89,26 @@ static unsigned bucket(uint64_t value)
 
 void wc_stats_hit(struct wc_stats *stats, uint64_t ns)
 {
+    own(stats);
     add(stats, WC_STAT_HITS, 1);
     add(stats, WC_STAT_HIT_TIMES + bucket(ns / 1000), 1);
 }
 
 void wc_stats_compile(struct wc_stats *stats, uint64_t ns)
 {
+    own(stats);
     add(stats, WC_STAT_COMPILES, 1);
     add(stats, WC_STAT_COMPILE_NS, ns);
     add(stats, WC_STAT_COMPILE_TIMES + bucket(ns / 1000000), 1);
 }
 
-void wc_stats_sum(const struct wc_stats *stats, uint64_t out[WC_STAT_COUNT])
+void wc_stats_sum(struct wc_stats *stats, uint64_t out[WC_STAT_COUNT])
 {
+    own(stats);
     memset(out, 0, WC_STAT_COUNT * sizeof(*out));
     for (int s = 0; s < SHARDS; s++)
         for (int i = 0; i < WC_STAT_COUNT; i++)
-            out[i] += atomic_load_explicit(&stats->page->shards[s][i], memory_order_relaxed);
+            out[i] += atomic_load_explicit(&stats->shards[s][i], memory_order_relaxed);
 }
 
 /* ---- to the directory ---- */
@@ -123,27 +135,25 @@ static void add_to_tally(struct wc_tally *tally, void *payload)
 int wc_stats_flush(struct wasmcache *cache, int64_t bytes, int64_t entries, struct wc_tally *out,
                    struct wc_error *err)
 {
-    struct page *page = cache->stats->page;
+    struct wc_stats *stats = cache->stats;
     uint64_t sum[WC_STAT_COUNT], counts[WC_STAT_COUNT];
     struct change change = {counts, bytes, entries};
     int any = 0, rc = 0;
 
     if (!cache->store.dir || cache->store.flags & WASMCACHE_READ_ONLY)
         return wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL, "The directory is not written to");
-    memset(counts, 0, sizeof(counts));
-    pthread_mutex_lock(&page->lock);
-    if (!cache->stats->pid || cache->stats->pid == wc_os_pid()) {
-        wc_stats_sum(cache->stats, sum);
-        for (int i = 0; i < WC_STAT_COUNT; i++) {
-            counts[i] = sum[i] - page->written[i];
-            any |= counts[i] != 0;
-        }
+    own(stats); /* before its lock */
+    pthread_mutex_lock(&stats->lock);
+    wc_stats_sum(stats, sum);
+    for (int i = 0; i < WC_STAT_COUNT; i++) {
+        counts[i] = sum[i] - stats->written[i];
+        any |= counts[i] != 0;
     }
     if (any || bytes || entries || out)
         rc = wc_tally_update(&cache->store, add_to_tally, &change, out, err);
     if (any && rc == 0)
-        memcpy(page->written, sum, sizeof(sum));
-    pthread_mutex_unlock(&page->lock);
+        memcpy(stats->written, sum, sizeof(sum));
+    pthread_mutex_unlock(&stats->lock);
     return rc;
 }
 

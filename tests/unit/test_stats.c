@@ -3,6 +3,7 @@
  * and that its file may be lost, cut, torn or filled with noise. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -301,17 +302,58 @@ static void a_child_counts_what_it_does_itself(void **state)
     assert_int_equal(read_stats(r, WASMCACHE_STATS_DIRECTORY).compiles, 1);
 }
 
-static void where_no_memory_is_wiped_a_child_counts_nothing(void **state)
+static void *get_some(void *argument)
+{
+    struct rig *r = argument;
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(rig_get(r, "a", NULL), 0);
+    return NULL;
+}
+
+static int get_on_threads(void *argument)
+{
+    struct rig *r = argument;
+    wasmcache_stats stats;
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, get_some, r), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    stats = read_stats(r, WASMCACHE_STATS_PROCESS);
+    assert_int_equal(stats.hits, 400);
+    assert_int_equal(stats.compiles, 0);
+    return 0;
+}
+
+/* Whoever counts first begins, and the others wait for it. */
+static void threads_of_a_child_begin_from_nothing(void **state)
 {
     struct rig *r = *state;
-    rig_close(r);
-    wc_os_lacking = WC_OS_NO_WIPE;
-    rig_open(r);
     assert_int_equal(rig_get(r, "a", NULL), 0);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(rig_get(r, "a", NULL), 0);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(scratch_child(get_on_threads, r, 0, 30), 0);
+    assert_int_equal(read_stats(r, WASMCACHE_STATS_PROCESS).hits, 10);
+}
+
+static int get_in_a_child(void *argument)
+{
+    struct rig *r = argument;
     assert_int_equal(rig_get(r, "a", NULL), 0);
     assert_int_equal(scratch_child(get_and_close, r, 0, 30), 0);
+    rig_close(r);
+    return 0;
+}
+
+static void a_child_of_a_child_too(void **state)
+{
+    struct rig *r = *state;
+    assert_int_equal(rig_get(r, "a", NULL), 0);
+    assert_int_equal(scratch_child(get_in_a_child, r, 0, 30), 0);
     rig_reopen(r);
-    assert_int_equal(read_stats(r, WASMCACHE_STATS_DIRECTORY).hits, 1);
+    assert_int_equal(read_stats(r, WASMCACHE_STATS_DIRECTORY).hits, 2);
+    assert_int_equal(read_stats(r, WASMCACHE_STATS_DIRECTORY).compiles, 1);
 }
 
 /* What really happened, as the processes say it. */
@@ -438,7 +480,8 @@ int main(void)
         TEST(what_is_no_file_of_ours_is_left_alone),
         TEST(what_a_later_version_counts_is_kept),
         TEST(a_child_counts_what_it_does_itself),
-        TEST(where_no_memory_is_wiped_a_child_counts_nothing),
+        TEST(threads_of_a_child_begin_from_nothing),
+        TEST(a_child_of_a_child_too),
         TEST(sixteen_processes_are_counted_exactly),
         TEST(killed_processes_are_never_counted_higher),
     };
