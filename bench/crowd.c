@@ -240,6 +240,8 @@ static int do_once(char **words)
 
 /* ---- kill ---- */
 
+enum { FOUR = 4 };
+
 struct victim {
     const char *dir;
     unsigned round;
@@ -251,9 +253,24 @@ static void be_victim(void *argument)
     const struct victim *v = argument;
     struct rig rig;
     open_cache(&rig, v->dir);
-    meet(5);
+    meet(FOUR + 1);
     get_small(&rig, v->round);
     attached_close(&rig.once);
+}
+
+/* Four processes that want the same; the one of them that began to compile it. */
+static int start_round(pid_t pids[FOUR], const char *dir, unsigned round, enum fate fate)
+{
+    struct victim v = {dir, round};
+    int leader;
+    memset(board, 0, sizeof(*board));
+    board->fate = (int)fate;
+    for (int i = 0; i < FOUR; i++)
+        pids[i] = start_process(be_victim, &v);
+    meet(FOUR + 1);
+    while (!(leader = atomic_load(&board->leader)))
+        usleep(20);
+    return leader;
 }
 
 static int by_value(const void *a, const void *b)
@@ -270,22 +287,15 @@ static int do_kill(char **words)
     if (!delays)
         die("no memory");
     for (unsigned round = 1; round <= rounds; round++) {
-        struct victim v = {words[0], round};
-        pid_t pids[4];
+        pid_t pids[FOUR];
         uint64_t kill_ns;
-        int leader;
-        memset(board, 0, sizeof(*board));
-        for (int i = 0; i < 4; i++)
-            pids[i] = start_process(be_victim, &v);
-        meet(5);
-        while (!(leader = atomic_load(&board->leader)))
-            usleep(20);
+        const int leader = start_round(pids, words[0], round, FATE_NONE);
         /* From right after it began to compile to after it let go. */
         state = state * UINT64_C(6364136223846793005) + 1;
         usleep((useconds_t)((state >> 33) % 1500));
         kill_ns = now_ns();
         kill(leader, SIGKILL);
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < FOUR; i++) {
             int status;
             waitpid(pids[i], &status, 0);
             if (pids[i] == leader)
@@ -318,20 +328,12 @@ static int do_fate(char **words, enum fate fate)
     if (!times)
         die("no memory");
     for (unsigned round = 1; round <= rounds; round++) {
-        struct victim v = {words[0], round};
-        pid_t pids[4];
-        uint64_t started;
+        pid_t pids[FOUR];
+        const int leader = start_round(pids, words[0], round, fate);
+        const uint64_t started = now_ns();
         unsigned more;
-        int leader, status;
-        memset(board, 0, sizeof(*board));
-        board->fate = (int)fate;
-        for (int i = 0; i < 4; i++)
-            pids[i] = start_process(be_victim, &v);
-        meet(5);
-        while (!(leader = atomic_load(&board->leader)))
-            usleep(20);
-        started = now_ns();
-        for (int i = 0; i < 4; i++)
+        int status;
+        for (int i = 0; i < FOUR; i++)
             if (pids[i] != leader) {
                 waitpid(pids[i], &status, 0);
                 failed += status != 0;
@@ -347,7 +349,7 @@ static int do_fate(char **words, enum fate fate)
         waitpid(leader, &status, 0);
         failed += fate == FATE_STOPPED && status != 0;
         /* All that lived have a module; of an orphan's parent there is none. */
-        failed += atomic_load(&board->got) != (fate == FATE_STOPPED ? 4 : 3);
+        failed += atomic_load(&board->got) != (fate == FATE_STOPPED ? FOUR : FOUR - 1);
     }
     qsort(times, rounds, sizeof(*times), by_value);
     printf("{\"engine\":\"%s\",\"leader\":\"%s\",\"rounds\":%u,\"limit_ms\":%d,"

@@ -352,23 +352,23 @@ char *cli_entry_path(wasmcache *cache, const char *engine_namespace, const wasmc
     return strdup(path);
 }
 
-char *cli_report_path(const struct cli *cli, wasmcache *cache, const char *engine_namespace,
-                      const wasmcache_report *report)
+char *cli_layer_entry_path(const struct cli *cli, wasmcache *cache, int layer,
+                           const char *engine_namespace, const wasmcache_key *key)
 {
     wasmcache_options as = WASMCACHE_OPTIONS_INIT;
-    wasmcache *layer = NULL;
+    wasmcache *below = NULL;
     char *dirs[CLI_LAYERS_MAX], *path = NULL;
     int i, count;
 
-    if (!report->layer)
-        return cli_entry_path(cache, engine_namespace, &report->key);
+    if (!layer)
+        return cli_entry_path(cache, engine_namespace, key);
     count = cli_config_layers(dirs, cli->config);
-    if (count >= report->layer) {
-        as.dir = dirs[report->layer - 1];
+    if (count >= layer) {
+        as.dir = dirs[layer - 1];
         as.flags = WASMCACHE_READ_ONLY;
-        if (!wasmcache_open(&layer, &as))
-            path = cli_entry_path(layer, engine_namespace, &report->key);
-        wasmcache_close(layer);
+        if (!wasmcache_open(&below, &as))
+            path = cli_entry_path(below, engine_namespace, key);
+        wasmcache_close(below);
     }
     for (i = 0; i < count; i++)
         free(dirs[i]);

@@ -67,10 +67,9 @@ int cli_key_find(wasmcache_key *out, const char *operand, const struct cli_entri
 
 /* The path of an entry, to be freed; NULL if it has none. */
 char *cli_entry_path(wasmcache *cache, const char *engine_namespace, const wasmcache_key *key);
-/* The same for the entry that a call reports, in the cache's own directory or in the layer that had
- * it. */
-char *cli_report_path(const struct cli *cli, wasmcache *cache, const char *engine_namespace,
-                      const wasmcache_report *report);
+/* The same in a layer of the settings, from 1; 0: in the cache's own directory. */
+char *cli_layer_entry_path(const struct cli *cli, wasmcache *cache, int layer,
+                           const char *engine_namespace, const wasmcache_key *key);
 /* Whether the end of the file says what it is; that of another cache's has no such end. */
 bool cli_entry_known(const wasmcache_entry *entry);
 /* What the tool says about an entry in JSON: key, namespace, path, kind, state, sizes, times. */

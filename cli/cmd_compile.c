@@ -55,8 +55,9 @@ static void print_json(const struct job *job, size_t index)
     const wasmcache_report *report = &result->report;
     bool saved = report->outcome == WASMCACHE_HIT ||
                  (report->outcome != WASMCACHE_FAILED && !report->save_error);
-    char *path =
-        saved ? cli_report_path(job->cli, job->cache, job->info.engine_namespace, report) : NULL;
+    char *path = saved ? cli_layer_entry_path(job->cli, job->cache, report->layer,
+                                              job->info.engine_namespace, &report->key)
+                       : NULL;
     bool is_file = !job->files->list[index].why;
     json_t *object = json_pack(
         "{s:o,s:o,s:o,s:o,s:o,s:s,s:s,s:I,s:I,s:o,s:o,s:o,s:o,s:o}", /* */

@@ -91,8 +91,8 @@ static void try_load(const struct lookup *lookup, struct verdict *v)
     wasmcache_module_release(module);
     v->reason = report.reason;
     v->layer = report.layer;
-    report.key = v->key;
-    v->path = cli_report_path(lookup->cli, lookup->cache, lookup->info.engine_namespace, &report);
+    v->path = cli_layer_entry_path(lookup->cli, lookup->cache, v->layer,
+                                   lookup->info.engine_namespace, &v->key);
     v->bad_layers = layer_failures(lookup) - before;
     if (v->reason == WASMCACHE_REASON_SOURCE && v->kind == WASMCACHE_COMPONENT)
         snprintf(v->why, sizeof(v->why), "it is a component, and %s has modules only",

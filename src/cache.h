@@ -39,6 +39,12 @@ struct wc_limits {
     uint64_t grace;          /* seconds; younger entries stay */
 };
 
+/* Is what was used last then too old now? */
+static inline int wc_limits_expired(const struct wc_limits *limits, uint64_t last, uint64_t now)
+{
+    return limits->age != UINT64_MAX && last < now && now - last > limits->age;
+}
+
 struct wasmcache {
     atomic_uint refs;   /* one of the opener, one of each attachment */
     atomic_bool closed; /* attachments that are left only compile */

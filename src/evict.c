@@ -48,7 +48,10 @@ struct eviction {
     uint64_t bytes_over, entries_over;
     uint64_t disk_limit;
     uint64_t incoming; /* bytes of an entry that is to come; 0: none is */
-    int uncounted;     /* what could not be listed now may be listed the next time */
+
+    int failure; /* the first, 0: none; what comes after it is done all the same */
+    struct wc_error why;
+    int uncounted; /* what could not be listed now may be listed the next time */
 };
 
 /* One entry of a walk. */
@@ -142,44 +145,55 @@ static int walk_namespace(struct walk *w, const struct pass *pass, struct wc_err
     return rc;
 }
 
-/* The same for all namespaces. One that cannot be used does not keep the others from it, and its
- * failure is returned in the end. */
-static int walk_all(struct eviction *e, int root, const struct pass *pass, struct wc_error *err)
+static void note_failure(struct eviction *e, int rc, const struct wc_error *why)
+{
+    if (rc < 0 && !e->failure) {
+        e->failure = rc;
+        e->why = *why;
+    }
+    e->uncounted |= rc < 0 && rc != WASMCACHE_EUNTRUSTED;
+}
+
+static void cannot_list(struct eviction *e, int os, const char *call)
+{
+    const char *dir = e->cache->store.dir;
+    struct wc_error why;
+    int rc;
+    wc_error_init(&why);
+    rc = wc_fail(&why, wc_error_of_errno(os), os, call, dir, "Cannot list %s", dir);
+    note_failure(e, rc, &why);
+}
+
+/* The same for all namespaces. One that cannot be used does not keep the others from it. */
+static void walk_all(struct eviction *e, int root, const struct pass *pass)
 {
     const char *name;
-    struct wc_error later = *err;
-    int os = 0, rc = 0, first = 0;
+    int os = 0;
     struct wc_os_walk *walk = wc_os_walk_open(root, &os);
-    e->uncounted |= !walk;
-    if (!walk)
-        return wc_fail(err, wc_error_of_errno(os), os, "opendir", e->cache->store.dir,
-                       "Cannot list %s", e->cache->store.dir);
+    if (!walk) {
+        cannot_list(e, os, "opendir");
+        return;
+    }
     while ((name = wc_os_walk_next(walk, &os)) != NULL) {
         struct walk w = {.e = e};
+        struct wc_error why;
         if (!wc_namespace_valid(name))
             continue;
+        wc_error_init(&why);
         memcpy(w.engine_namespace, name, strlen(name) + 1);
         memset(&e->current, 0, sizeof(e->current));
-        rc = walk_namespace(&w, pass, first ? &later : err);
-        if (rc < 0 && !first)
-            first = rc;
-        e->uncounted |= rc < 0 && rc != WASMCACHE_EUNTRUSTED;
+        note_failure(e, walk_namespace(&w, pass, &why), &why);
     }
     wc_os_walk_close(walk);
-    if (os < 0) {
-        e->uncounted = 1;
-        rc = wc_fail(first ? &later : err, WASMCACHE_EIO, os, "readdir", e->cache->store.dir,
-                     "Cannot list %s", e->cache->store.dir);
-    }
-    return first ? first : os < 0 ? rc : 0;
+    if (os < 0)
+        cannot_list(e, os, "readdir");
 }
 
 /* ---- the first walk: counting ---- */
 
 static int is_too_old(const struct eviction *e, const struct found *f)
 {
-    return e->limits->age != UINT64_MAX && f->worth.last < e->now &&
-           e->now - f->worth.last > e->limits->age;
+    return wc_limits_expired(e->limits, f->worth.last, e->now);
 }
 
 static int may_go(const struct walk *w, const struct found *f)
@@ -373,17 +387,15 @@ static void set_totals(struct wc_tally *tally, void *payload)
     tally->cleaned = wc_os_wall_seconds();
 }
 
-static int walk_twice(struct eviction *e, int root, struct wc_error *err)
+static void walk_twice(struct eviction *e, int root)
 {
     static const struct pass counting = {clean, count, add_namespace};
     static const struct pass removing = {NULL, remove_what_has_to_go, NULL};
-    struct wc_error later = *err;
-    int second = 0, first = walk_all(e, root, &counting, err);
+    walk_all(e, root, &counting);
     e->disk_limit = disk_limit(e->limits, e->result->left_bytes, e->cache->store.dir);
     find_cut(e);
     if (e->bytes_over || e->entries_over || e->cut_step || e->cut_age != IDLE || e->old_entries)
-        second = walk_all(e, root, &removing, first ? &later : err);
-    return first ? first : second;
+        walk_all(e, root, &removing);
 }
 
 static int evict(wasmcache *cache, const struct wc_limits *limits, unsigned flags,
@@ -392,7 +404,6 @@ static int evict(wasmcache *cache, const struct wc_limits *limits, unsigned flag
 {
     struct eviction *e = calloc(1, sizeof(*e)); /* large */
     int rc;
-    *counted = 0;
     if (!e)
         return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", NULL, "No memory to evict");
     e->cache = cache;
@@ -401,8 +412,11 @@ static int evict(wasmcache *cache, const struct wc_limits *limits, unsigned flag
     e->incoming = incoming;
     e->now = wc_os_wall_seconds();
     e->result = out;
-    rc = walk_twice(e, root, err);
+    walk_twice(e, root);
     *counted = !e->uncounted;
+    rc = e->failure;
+    if (rc < 0)
+        *err = e->why;
     for (struct idle *next, *i = e->idle; i; i = next) {
         next = i->next;
         free(i);
@@ -418,7 +432,7 @@ int wc_evict(wasmcache *cache, const struct wc_limits *limits, unsigned flags, u
     struct wc_gate_found found;
     struct wc_tally tally;
     struct totals totals = {0};
-    int root, counted, rc;
+    int root, rc, counted = 0;
 
     rc = wc_gate_open(&cache->store.gate, cache->store.dir, WC_GATE_LOOK, &root, &found, err);
     if (rc < 0)

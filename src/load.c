@@ -184,22 +184,21 @@ static int check_age(struct wc_call *call, const struct wc_entry_file *file,
                      const wasmcache_key *key, struct wc_error *err)
 {
     const wasmcache *cache = call->attachment->cache;
-    const uint64_t age = cache->limits.age;
-    uint64_t now, last;
+    const struct wc_limits *limits = &cache->limits;
+    uint64_t now;
 
-    if (age == UINT64_MAX || cache->store.flags & WASMCACHE_REPRODUCIBLE)
-        return 0;
+    if (limits->age == UINT64_MAX || cache->store.flags & WASMCACHE_REPRODUCIBLE)
+        return 0; /* nor need the time be asked for */
     now = wc_os_wall_seconds();
-    last = wc_os_modified_seconds(&file->st);
-    if (last >= now || now - last <= age)
-        return 0;
-    last = wc_use_last(&call->look, call->identity->engine_namespace, key);
-    if (last >= now || now - last <= age || wc_is_pinned(&call->folder, file->name))
+    if (!wc_limits_expired(limits, wc_os_modified_seconds(&file->st), now) ||
+        !wc_limits_expired(limits, wc_use_last(&call->look, call->identity->engine_namespace, key),
+                           now) ||
+        wc_is_pinned(&call->folder, file->name))
         return 0;
     err->expired = 1;
     return wc_fail(err, WASMCACHE_EMISS, 0, NULL, file->path,
                    "%s was not used for longer than max_age_seconds (%" PRIu64 " s)", file->path,
-                   age);
+                   limits->age);
 }
 
 /* Finds the entry in the cache's own directory and has the engine load it. */

@@ -61,21 +61,16 @@ void wc_stats_free(struct wc_stats *stats)
     free(stats);
 }
 
-static void add(struct wc_stats *stats, unsigned stat, uint64_t value)
+void wc_stats_add_own(struct wc_stats *stats, unsigned stat, uint64_t value)
 {
     atomic_fetch_add_explicit(&stats->shards[wc_stripe() % SHARDS][stat], value,
                               memory_order_relaxed);
 }
 
-void wc_stats_add_own(struct wc_stats *stats, enum wc_stat stat, uint64_t value)
-{
-    add(stats, stat, value);
-}
-
-void wc_stats_add(struct wc_stats *stats, enum wc_stat stat, uint64_t value)
+void wc_stats_add(struct wc_stats *stats, unsigned stat, uint64_t value)
 {
     own(stats);
-    add(stats, stat, value);
+    wc_stats_add_own(stats, stat, value);
 }
 
 /* The first of the powers of two that is larger. */
@@ -90,16 +85,16 @@ static unsigned bucket(uint64_t value)
 void wc_stats_hit(struct wc_stats *stats, uint64_t ns)
 {
     own(stats);
-    add(stats, WC_STAT_HITS, 1);
-    add(stats, WC_STAT_HIT_TIMES + bucket(ns / 1000), 1);
+    wc_stats_add_own(stats, WC_STAT_HITS, 1);
+    wc_stats_add_own(stats, WC_STAT_HIT_TIMES + bucket(ns / 1000), 1);
 }
 
 void wc_stats_compile(struct wc_stats *stats, uint64_t ns)
 {
     own(stats);
-    add(stats, WC_STAT_COMPILES, 1);
-    add(stats, WC_STAT_COMPILE_NS, ns);
-    add(stats, WC_STAT_COMPILE_TIMES + bucket(ns / 1000000), 1);
+    wc_stats_add_own(stats, WC_STAT_COMPILES, 1);
+    wc_stats_add_own(stats, WC_STAT_COMPILE_NS, ns);
+    wc_stats_add_own(stats, WC_STAT_COMPILE_TIMES + bucket(ns / 1000000), 1);
 }
 
 void wc_stats_sum(struct wc_stats *stats, uint64_t out[WC_STAT_COUNT])

@@ -49,10 +49,11 @@ struct wc_stats;
 /* NULL: no memory. */
 struct wc_stats *wc_stats_new(void);
 void wc_stats_free(struct wc_stats *stats);
-void wc_stats_add(struct wc_stats *stats, enum wc_stat stat, uint64_t value);
+/* `stat`: enum wc_stat, or one behind MISSES, HIT_TIMES or COMPILE_TIMES. */
+void wc_stats_add(struct wc_stats *stats, unsigned stat, uint64_t value);
 /* The same where it is known that no fork led here since the cache was opened, for what takes less
  * time than to ask for a process id. */
-void wc_stats_add_own(struct wc_stats *stats, enum wc_stat stat, uint64_t value);
+void wc_stats_add_own(struct wc_stats *stats, unsigned stat, uint64_t value);
 /* Of one that took `ns`. */
 void wc_stats_hit(struct wc_stats *stats, uint64_t ns);
 void wc_stats_compile(struct wc_stats *stats, uint64_t ns);
