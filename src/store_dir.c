@@ -84,6 +84,14 @@ void wc_folder_close(struct wc_folder *folder)
 
 /* ---- opening and judging ---- */
 
+/* The file has more than could be read: it was cut just now, which the next look will see, or the
+ * file system says what is not so. Neither shows that the entry is damaged. */
+static int ended_early(const struct wc_entry_file *file, struct wc_error *err)
+{
+    return wc_fail(err, WASMCACHE_EIO, EIO, "pread", file->path,
+                   "%s has bytes that could not be read", file->path);
+}
+
 static int read_trailer(struct wc_entry_file *file, const struct wc_expect *expect,
                         struct wc_error *err)
 {
@@ -97,8 +105,7 @@ static int read_trailer(struct wc_entry_file *file, const struct wc_expect *expe
             return wc_fail(err, wc_error_of_errno((int)n), (int)n, "pread", file->path,
                            "Cannot read %s", file->path);
         if ((size_t)n != size)
-            return wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, file->path,
-                           "%s became shorter while it was read", file->path);
+            return ended_early(file, err);
         need = wc_trailer_decode(&file->trailer, tail, size, file->st.size, err);
         if (need <= 0)
             break;
@@ -193,8 +200,7 @@ static int digest_read(const struct wc_entry_file *file, struct wc_digest_state 
             rc = wc_fail(err, wc_error_of_errno((int)n), (int)n, "pread", file->path,
                          "Cannot read %s", file->path);
         else if ((size_t)n != want)
-            rc = wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, file->path,
-                         "%s became shorter while it was read", file->path);
+            rc = ended_early(file, err);
         else
             wc_digest_add(state, piece, want);
         offset += want;

@@ -230,6 +230,10 @@ static uint8_t *read_all(const char *path, size_t *size)
         n = fread(bytes + *size, 1, room - *size, file);
         *size += n;
     } while (*size == room);
+    if (ferror(file)) {
+        free(bytes);
+        bytes = NULL;
+    }
     fclose(file);
     return bytes;
 }

@@ -1,0 +1,577 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "torture/lab.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "wasmcache_async.h"
+
+static const char key_wasm[] = "the module in question";
+static const char by_wasm[] = "a module that nobody touches";
+static const char left_wasm[] = "a module whose removal was cut off";
+static const char left_mark[] = "0123456789ABCDEF";
+
+struct lab_seen {
+    int ran;          /* what the call returned */
+    int done;         /* it returned */
+    int finished;     /* the child came to its end */
+    int acknowledged; /* it was told that the module is saved */
+    int gave;         /* 1: the right module, 2: another */
+    int removed_said; /* the call says that the entry is gone */
+    unsigned wrong;
+    int live_modules, live_errors, live_artifacts;
+    int descriptors; /* more than before */
+    int mappings;    /* of files in the directory, afterwards */
+    int save_failed, save_errno;
+    char call[32];
+    char message[640];
+};
+
+/* ---- what is done ---- */
+
+static void take(struct lab_seen *seen, struct rig *r, int rc, wasmcache_module *module,
+                 const char *wasm)
+{
+    seen->ran = rc;
+    if (rc == 0)
+        seen->gave = fake_module_is(wasmcache_module_native(module), WASMCACHE_MODULE,
+                                    r->engine.configuration, wasm, strlen(wasm))
+                         ? 1
+                         : 2;
+    wasmcache_module_release(module);
+}
+
+static void note_failure(struct lab_seen *seen)
+{
+    const wasmcache_error_detail *detail = wasmcache_last_error();
+    seen->save_failed = 1;
+    seen->save_errno = detail->system_errno;
+    snprintf(seen->call, sizeof(seen->call), "%s", detail->call);
+    snprintf(seen->message, sizeof(seen->message), "%s", detail->message);
+}
+
+static int get(struct rig *r, struct lab_seen *seen, const wasmcache_source *source, unsigned flags)
+{
+    wasmcache_get_options options = WASMCACHE_GET_OPTIONS_INIT;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    wasmcache_module *module = NULL;
+    int rc;
+    options.flags = flags;
+    rc = wasmcache_get(&module, r->wc, WASMCACHE_MODULE, source, &options, &report);
+    if (rc == 0 && report.outcome == WASMCACHE_COMPILED && report.save_error == 0)
+        seen->acknowledged = 1;
+    if (report.reason == WASMCACHE_REASON_SOURCE)
+        rc = 1; /* it was the source that could not be read: no fault of the cache's */
+    take(seen, r, rc, module, key_wasm);
+    return rc;
+}
+
+static int run_get(struct rig *r, struct lab_seen *seen)
+{
+    const wasmcache_source source = wasmcache_source_bytes(key_wasm, strlen(key_wasm));
+    return get(r, seen, &source, 0);
+}
+
+static int run_recompile(struct rig *r, struct lab_seen *seen)
+{
+    const wasmcache_source source = wasmcache_source_bytes(key_wasm, strlen(key_wasm));
+    return get(r, seen, &source, WASMCACHE_GET_RECOMPILE);
+}
+
+static int run_get_path(struct rig *r, struct lab_seen *seen)
+{
+    const wasmcache_source source =
+        wasmcache_source_path(scratch_in(&r->scratch, "source.wasm"));
+    return get(r, seen, &source, 0);
+}
+
+static int run_refused(struct rig *r, struct lab_seen *seen)
+{
+    r->engine.fail_file = r->engine.fail_bytes = 1;
+    return run_get(r, seen);
+}
+
+static int run_load(struct rig *r, struct lab_seen *seen)
+{
+    wasmcache_key key = rig_key(key_wasm);
+    wasmcache_module *module = NULL;
+    int rc = wasmcache_load(&module, r->wc, WASMCACHE_MODULE, &key, NULL);
+    take(seen, r, rc, module, key_wasm);
+    return rc;
+}
+
+static int run_save(struct rig *r, struct lab_seen *seen)
+{
+    wasmcache_key key = rig_key(key_wasm);
+    void *native = fake_module_new(&r->engine, WASMCACHE_MODULE, key_wasm, strlen(key_wasm));
+    int rc = wasmcache_save(r->wc, WASMCACHE_MODULE, &key, native, NULL, NULL);
+    if (rc == 0)
+        seen->acknowledged = 1;
+    else
+        note_failure(seen);
+    r->engine.table.module_free(WASMCACHE_MODULE, native);
+    return rc;
+}
+
+static int run_open(struct rig *r, struct lab_seen *seen)
+{
+    int rc;
+    rig_open(r);
+    rc = run_get(r, seen);
+    return rc;
+}
+
+static int run_remove(struct rig *r, struct lab_seen *seen)
+{
+    wasmcache_key key = rig_key(key_wasm);
+    int rc = wasmcache_remove(r->cache, rig_namespace(r), &key);
+    seen->removed_said = rc == 0 || rc == WASMCACHE_EMISS;
+    return rc;
+}
+
+static int run_remove_damaged(struct rig *r, struct lab_seen *seen)
+{
+    wasmcache_key key = rig_key(key_wasm);
+    (void)seen;
+    return wasmcache_remove_damaged(r->cache, rig_namespace(r), &key);
+}
+
+static int run_clean(struct rig *r, struct lab_seen *seen)
+{
+    (void)seen;
+    return wasmcache_clean(r->cache, NULL);
+}
+
+static int run_prune(struct rig *r, struct lab_seen *seen)
+{
+    wasmcache_prune_options options = WASMCACHE_PRUNE_OPTIONS_INIT;
+    wasmcache_prune_result result = WASMCACHE_PRUNE_RESULT_INIT;
+    (void)seen;
+    options.max_entries = 1;
+    return wasmcache_prune(r->cache, &options, &result);
+}
+
+static int run_verify(struct rig *r, struct lab_seen *seen)
+{
+    wasmcache_iterator *it = NULL;
+    wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
+    unsigned steps = 0;
+    int rc = wasmcache_iterate(&it, r->cache, NULL, WASMCACHE_CHECK_DIGEST);
+    if (rc == 0)
+        while ((rc = wasmcache_iterator_next(it, &entry)) != WASMCACHE_EMISS && steps < 20) {
+            /* What is sound is never called damaged, for that is what gets it removed. */
+            if (rc == 0 && entry.state == WASMCACHE_REASON_CORRUPT)
+                seen->gave = 2;
+            steps++;
+        }
+    wasmcache_iterator_close(it);
+    return steps < 20 ? 0 : 1;
+}
+
+static int run_stats(struct rig *r, struct lab_seen *seen)
+{
+    wasmcache_stats stats = WASMCACHE_STATS_INIT;
+    int rc = wasmcache_stats_read(r->cache, WASMCACHE_STATS_DIRECTORY, &stats);
+    (void)run_get(r, seen);
+    seen->acknowledged = 0;
+    (void)wasmcache_flush(r->cache);
+    (void)wasmcache_stats_reset(r->cache);
+    return rc;
+}
+
+static int run_pin(struct rig *r, struct lab_seen *seen)
+{
+    wasmcache_key key = rig_key(key_wasm);
+    (void)seen;
+    return wasmcache_pin(r->cache, rig_namespace(r), &key, 1);
+}
+
+static void on_result(wasmcache_request *request, const wasmcache_result *result, void *payload)
+{
+    struct lab_seen *seen = payload;
+    (void)request;
+    seen->ran = result->error;
+    if (result->error == 0)
+        seen->gave = fake_module_is(wasmcache_module_native(result->module), WASMCACHE_MODULE, 1,
+                                    key_wasm, strlen(key_wasm))
+                         ? 1
+                         : 2;
+    wasmcache_module_release(result->module);
+}
+
+/* A request, whose save is another thread's: the cache is opened with an executor for both. */
+static int run_request(struct rig *r, struct lab_seen *seen)
+{
+    wasmcache_executor_options options = WASMCACHE_EXECUTOR_OPTIONS_INIT;
+    wasmcache_executor *executor = NULL;
+    const wasmcache_source source = wasmcache_source_bytes(key_wasm, strlen(key_wasm));
+    int rc;
+    options.threads = 1;
+    rc = wasmcache_executor_new(&executor, &options);
+    r->options.save_executor = executor;
+    rig_open(r);
+    if (rc == 0)
+        rc = wasmcache_request_get(NULL, executor, r->wc, WASMCACHE_MODULE, &source, NULL,
+                                   on_result, seen);
+    if (rc == 0) {
+        while (wasmcache_executor_wait(executor, -1) == 1)
+            wasmcache_executor_dispatch(executor);
+        rc = seen->ran;
+    }
+    rig_close(r);
+    wasmcache_executor_free(executor);
+    r->options.save_executor = NULL;
+    return rc;
+}
+
+const struct lab_act lab_acts[] = {
+    {"save", 1, LAB_ABSENT, 0, 0, run_save},
+    {"save, durable", 1, LAB_ABSENT, 0, WASMCACHE_DURABLE, run_save},
+    {"save over a good entry", 1, LAB_GOOD, LAB_KEEPS, 0, run_save},
+    {"save over a damaged entry", 1, LAB_DAMAGED, 0, 0, run_save},
+    {"get that compiles", 1, LAB_ABSENT, LAB_GIVES, 0, run_get},
+    {"get that compiles, durable", 1, LAB_ABSENT, LAB_GIVES, WASMCACHE_DURABLE, run_get},
+    {"get that replaces", 1, LAB_GOOD, LAB_GIVES | LAB_STAYS, 0, run_recompile},
+    {"first get of all", 1, LAB_NO_FOLDERS, LAB_GIVES | LAB_OPENS, 0, run_open},
+    {"hit", 2, LAB_GOOD, LAB_GIVES | LAB_KEEPS, 0, run_get},
+    {"open and hit", 2, LAB_GOOD, LAB_GIVES | LAB_KEEPS | LAB_OPENS, 0, run_open},
+    {"hit of a file", 2, LAB_GOOD, LAB_KEEPS, 0, run_get_path},
+    {"load", 2, LAB_GOOD, LAB_KEEPS, 0, run_load},
+    {"load of nothing", 2, LAB_ABSENT, 0, 0, run_load},
+    {"load of a damaged entry", 2, LAB_DAMAGED, 0, 0, run_load},
+    {"get of a damaged entry", 2, LAB_DAMAGED, LAB_GIVES, 0, run_get},
+    {"get that the engine refuses", 2, LAB_GOOD, LAB_GIVES | LAB_STAYS, 0, run_refused},
+    {"get of an old entry", 2, LAB_OLD, LAB_GIVES | LAB_STAYS, WASMCACHE_LEGACY, run_get},
+    {"clean", 3, LAB_GOOD, LAB_KEEPS | LAB_LEFT, 0, run_clean},
+    {"prune", 3, LAB_GOOD, LAB_MANY, 0, run_prune},
+    {"verify", 3, LAB_GOOD, LAB_KEEPS, 0, run_verify},
+    {"remove", 3, LAB_GOOD, LAB_REMOVES, 0, run_remove},
+    {"remove what is damaged", 3, LAB_DAMAGED, 0, 0, run_remove_damaged},
+    {"counters", 3, LAB_GOOD, LAB_KEEPS, 0, run_stats},
+    {"pin", 3, LAB_GOOD, LAB_KEEPS, 0, run_pin},
+    {"request, saved later", 3, LAB_ABSENT, LAB_OPENS, 0, run_request},
+};
+const unsigned lab_act_count = sizeof(lab_acts) / sizeof(*lab_acts);
+
+/* ---- the child ---- */
+
+/* Files of the cache that are mapped. */
+static int mappings_in(const char *dir)
+{
+    char line[1024];
+    int found = 0;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    if (!maps)
+        return 0;
+    while (fgets(line, sizeof(line), maps))
+        found += strstr(line, dir) != NULL;
+    fclose(maps);
+    return found;
+}
+
+int lab_child(void *argument)
+{
+    struct lab *lab = argument;
+    struct lab_seen *seen = lab->seen;
+    struct rig *r = &lab->r;
+    const int opens = (lab->act->promises & LAB_OPENS) != 0;
+    int before;
+    if (!opens)
+        rig_open(r);
+    before = (int)scratch_descriptors();
+    trace_on();
+    seen->ran = lab->act->run(r, seen);
+    seen->done = 1;
+    trace_off();
+    seen->mappings = mappings_in(r->dir);
+    if (opens)
+        rig_close(r);
+    seen->descriptors = (int)scratch_descriptors() - before;
+    rig_close(r);
+    seen->wrong = r->engine.wrong;
+    seen->live_modules = r->engine.live_modules;
+    seen->live_errors = r->engine.live_errors;
+    seen->live_artifacts = r->engine.live_artifacts;
+    seen->finished = 1;
+    return 0;
+}
+
+/* ---- the start ---- */
+
+void lab_init(struct lab *lab, struct tally *t, unsigned flags, size_t artifact)
+{
+    struct rig *r = &lab->r;
+    memset(lab, 0, sizeof(*lab));
+    lab->tally = t;
+    lab->flags = flags;
+    rig_init(r);
+    r->engine.artifact_size = artifact;
+    r->engine.table.artifact_version = fake_artifact_version;
+    r->options.max_entries = 0;
+    r->options.evict_after_seconds = 1; /* nothing here is that old: what a save evicts is none */
+    lab->seen = mmap(NULL, sizeof(*lab->seen), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                     -1, 0);
+    assert_true(lab->seen != MAP_FAILED);
+    rig_open(r);
+#define NAME(of) strrchr(rig_entry(r, of), '/') + 1
+    lab->ns = scratch_text(&r->scratch, "%s/%s", r->dir, rig_namespace(r));
+    lab->entry = scratch_text(&r->scratch, "%s/%s", lab->ns, NAME(key_wasm));
+    lab->by = scratch_text(&r->scratch, "%s/%s", lab->ns, NAME(by_wasm));
+    lab->left_entry = scratch_text(&r->scratch, "%s/%s", lab->ns, NAME(left_wasm));
+    lab->left_name =
+        scratch_text(&r->scratch, "%s/.old-%s-%s", lab->ns, NAME(left_wasm), left_mark);
+#undef NAME
+    lab->temp_name = scratch_text(&r->scratch, "%s/.tmp-%s", lab->ns, left_mark);
+    lab->source = scratch_in(&r->scratch, "source.wasm");
+    lab->attic = scratch_in(&r->scratch, "attic");
+    scratch_write(lab->source, key_wasm, strlen(key_wasm), 0600);
+    assert_int_equal(rig_get(r, key_wasm, NULL), 0);
+    assert_int_equal(rig_get(r, by_wasm, NULL), 0);
+    assert_int_equal(rig_get(r, left_wasm, NULL), 0);
+    lab->good = scratch_read(lab->entry, &lab->good_size);
+    lab->left = scratch_read(lab->left_entry, &lab->left_size);
+    assert_int_equal(unlink(lab->left_entry), 0);
+    lab->by_inode = scratch_inode(lab->by);
+    rig_close(r);
+}
+
+void lab_end(struct lab *lab)
+{
+    free(lab->good);
+    free(lab->left);
+    munmap(lab->seen, sizeof(*lab->seen));
+    lab->r.cache = NULL;
+    rig_end(&lab->r);
+}
+
+static void put(struct lab *lab, const char *path, const uint8_t *bytes, size_t size)
+{
+    (void)lab;
+    scratch_write(path, bytes, size, 0400);
+}
+
+void lab_prepare(struct lab *lab, const struct lab_act *act)
+{
+    struct stat st;
+    uint8_t *bad;
+    size_t size;
+    lab->act = act;
+    lab->r.options.flags = act->flags | lab->flags;
+    memset(lab->seen, 0, sizeof(*lab->seen));
+    if (lstat(lab->ns, &st) < 0) {
+        if (mkdir(lab->r.dir, 0700) < 0)
+            (void)chmod(lab->r.dir, 0700);
+        assert_int_equal(mkdir(lab->ns, 0700), 0);
+    }
+    if (!scratch_exists(lab->by)) {
+        size_t by_size;
+        uint8_t *by;
+        rig_open(&lab->r);
+        assert_int_equal(rig_get(&lab->r, by_wasm, NULL), 0);
+        rig_close(&lab->r);
+        by = scratch_read(lab->by, &by_size);
+        free(by);
+        lab->by_inode = scratch_inode(lab->by);
+    }
+    lab->inode = 0;
+    switch (act->start) {
+    case LAB_ABSENT:
+        unlink(lab->entry);
+        break;
+    case LAB_GOOD:
+        put(lab, lab->entry, lab->good, lab->good_size);
+        break;
+    case LAB_DAMAGED:
+        bad = malloc(lab->good_size);
+        assert_non_null(bad);
+        memcpy(bad, lab->good, lab->good_size);
+        bad[lab->good_size / 4] ^= 4;
+        put(lab, lab->entry, bad, lab->good_size);
+        free(bad);
+        break;
+    case LAB_OLD:
+        bad = fake_artifact(&size, &lab->r.engine, WASMCACHE_MODULE, key_wasm, strlen(key_wasm));
+        put(lab, lab->entry, bad, size);
+        free(bad);
+        break;
+    case LAB_NO_FOLDERS:
+        scratch_remove(lab->r.dir);
+        break;
+    }
+    if (act->start != LAB_NO_FOLDERS && scratch_exists(lab->entry))
+        lab->inode = scratch_inode(lab->entry);
+    if (act->promises & LAB_LEFT) {
+        put(lab, lab->left_name, lab->left, lab->left_size);
+        scratch_write(lab->temp_name, "half", 4, 0600);
+        unlink(lab->left_entry);
+    } else if (act->promises & LAB_MANY) {
+        put(lab, lab->left_entry, lab->left, lab->left_size);
+    }
+}
+
+void lab_resume(struct lab *lab, struct lab_act *act)
+{
+    act->promises &= LAB_GIVES | LAB_OPENS;
+    act->start = LAB_ABSENT;
+    lab->act = act;
+    lab->r.options.flags = act->flags | lab->flags;
+    memset(lab->seen, 0, sizeof(*lab->seen));
+}
+
+void lab_run(struct lab *lab, struct trace_end *end)
+{
+    int status = 0;
+    pid_t child;
+    memset(end, 0, sizeof(*end));
+    end->exit_status = -1;
+    fflush(NULL);
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(lab_child(lab));
+    while (waitpid(child, &status, 0) < 0)
+        ;
+    if (WIFEXITED(status))
+        end->exit_status = WEXITSTATUS(status);
+    else
+        end->signal = WTERMSIG(status);
+}
+
+/* ---- what must hold ---- */
+
+int lab_acknowledged(const struct lab *lab)
+{
+    return lab->seen->acknowledged;
+}
+
+void lab_check_message(struct lab *lab, int error)
+{
+    const struct lab_seen *seen = lab->seen;
+    if (!seen->save_failed || seen->ran == WASMCACHE_ENOMEM)
+        return;
+    tally_check(lab->tally, 'X',
+                seen->save_errno == error && seen->call[0] &&
+                    strstr(seen->message, strerror(error)),
+                "the save does not say what failed: errno %d, call \"%s\", \"%s\"",
+                seen->save_errno, seen->call, seen->message);
+}
+
+/* A name in the folder that is no entry and none of the files that belong there. */
+static const char *left_over(const char *dir, char out[300])
+{
+    DIR *walk = opendir(dir);
+    const struct dirent *entry;
+    out[0] = '\0';
+    while (walk && (entry = readdir(walk)) != NULL)
+        if (strncmp(entry->d_name, ".tmp-", 5) == 0 || strncmp(entry->d_name, ".old-", 5) == 0 ||
+            strncmp(entry->d_name, ".new-", 5) == 0)
+            snprintf(out, 300, "%s", entry->d_name);
+    if (walk)
+        closedir(walk);
+    return out;
+}
+
+/* Loads the module in a cache that is opened anew; what the library says. */
+static int load_anew(struct lab *lab, const char *wasm)
+{
+    wasmcache_key key = rig_key(wasm);
+    wasmcache_module *module = NULL;
+    int rc;
+    rig_open(&lab->r);
+    rc = wasmcache_load(&module, lab->r.wc, WASMCACHE_MODULE, &key, NULL);
+    if (rc == 0 && !fake_module_is(wasmcache_module_native(module), WASMCACHE_MODULE, 1, wasm,
+                                   strlen(wasm)))
+        rc = 1;
+    wasmcache_module_release(module);
+    rig_close(&lab->r);
+    return rc;
+}
+
+static void check_child(struct lab *lab, const struct trace_end *end, int how)
+{
+    const struct lab_seen *seen = lab->seen;
+    struct tally *t = lab->tally;
+    const unsigned promises = lab->act->promises;
+    tally_check(t, 'W', !seen->wrong && seen->gave != 2, "the engine was handed other bytes");
+    if (how == LAB_KILLED)
+        return;
+    tally_check(t, 'D', end->exit_status == 0 && !end->late,
+                end->late ? "it hangs" : "it ended with status %d, signal %d", end->exit_status,
+                end->signal);
+    if (!seen->finished)
+        return;
+    if (promises & LAB_GIVES)
+        tally_check(t, 'D', seen->gave == 1, "no module: it returned %d", seen->ran);
+    tally_check(t, 'L', seen->descriptors == 0, "%d descriptors more", seen->descriptors);
+    tally_check(t, 'L', seen->mappings == 0, "%d mappings of its files", seen->mappings);
+    tally_check(t, 'L', !seen->live_modules && !seen->live_errors && !seen->live_artifacts,
+                "%d modules, %d errors, %d artifacts of the engine", seen->live_modules,
+                seen->live_errors, seen->live_artifacts);
+}
+
+void lab_check(struct lab *lab, const struct trace_end *end, int how)
+{
+    const struct lab_seen *seen = lab->seen;
+    struct tally *t = lab->tally;
+    struct rig *r = &lab->r;
+    const unsigned promises = lab->act->promises;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    uint64_t removed = 0;
+    char name[300];
+    int rc;
+
+    t->runs++;
+    check_child(lab, end, how);
+
+    if (seen->acknowledged)
+        tally_check(t, 'A', load_anew(lab, key_wasm) == 0, "what was saved is not there");
+    if (promises & LAB_KEEPS)
+        tally_check(t, 'K',
+                    scratch_exists(lab->entry) && scratch_inode(lab->entry) == lab->inode &&
+                        load_anew(lab, key_wasm) == 0,
+                    "the good entry is gone");
+    if (lab->act->start != LAB_NO_FOLDERS && !(promises & LAB_MANY))
+        tally_check(t, 'K', scratch_exists(lab->by) && scratch_inode(lab->by) == lab->by_inode,
+                    "another entry is gone");
+    if (promises & LAB_STAYS)
+        tally_check(t, 'K', load_anew(lab, key_wasm) == 0, "no good entry is there");
+
+    r->options.flags = lab->act->flags | lab->flags;
+    rig_open(r);
+    rc = wasmcache_clean(r->cache, &removed);
+    tally_check(t, 'T', rc == 0 && !left_over(lab->ns, name)[0] && !left_over(r->dir, name)[0],
+                "the clean-up returned %d and left \"%s\"", rc, name);
+    if (promises & LAB_LEFT)
+        tally_check(t, 'K', rig_load(r, left_wasm, NULL) == 0,
+                    "the entry whose removal was cut off is not back");
+    if (promises & LAB_REMOVES && seen->done && !seen->removed_said)
+        tally_check(t, 'K', rig_load(r, key_wasm, NULL) == 0,
+                    "it says that it failed, and the entry is gone");
+    rc = rig_get(r, key_wasm, NULL);
+    tally_check(t, 'S', rc == 0, "with the fault gone a get fails: %d", rc);
+    rig_close(r);
+    rig_open(r);
+    rc = rig_get(r, key_wasm, &report);
+    tally_check(t, 'S', rc == 0 && report.outcome == WASMCACHE_HIT,
+                "the key cannot be used after a get: %d, %s", rc,
+                wasmcache_outcome_name(report.outcome));
+    rig_close(r);
+    tally_check(t, 'W', !r->engine.wrong, "the engine was handed other bytes afterwards");
+    fake_engine_reset(&r->engine);
+    r->engine.wrong = 0;
+    if (promises & (LAB_LEFT | LAB_MANY))
+        unlink(lab->left_entry);
+}

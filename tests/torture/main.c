@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ *     torture ROW [quick|full|soak] [SEED] [PLACE]
+ *
+ * Runs a row of the table in docs/reliability.md and prints a line of JSON with what it counted;
+ * what was bad is also on stderr. 0: nothing was bad, 1: something was, 77: it cannot run here.
+ * `make torture` runs them all.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "support/scratch.h"
+#include "torture/rows.h"
+
+static const struct {
+    const char *name;
+    row_fn run;
+    int on_disk; /* not on a tmpfs */
+} rows[] = {
+    {"1", row_save, 0},   {"2", row_load, 0},   {"3", row_rest, 0},      {"4", row_killed, 0},
+    {"5", row_short, 0},  {"12", row_fsync, 0}, {"13", row_compound, 0},
+};
+
+int main(int argc, char **argv)
+{
+    struct tally tally;
+    struct row_run run = {&tally, TIER_QUICK, 1, ""};
+    tally_init(&tally);
+    if (argc > 2)
+        run.tier = strcmp(argv[2], "quick") == 0  ? TIER_QUICK
+                   : strcmp(argv[2], "full") == 0 ? TIER_FULL
+                                                  : TIER_SOAK;
+    if (argc > 3)
+        run.seed = (unsigned)strtoul(argv[3], NULL, 10);
+    if (argc > 4)
+        run.place = argv[4];
+    for (size_t i = 0; argc > 1 && i < sizeof(rows) / sizeof(*rows); i++) {
+        if (strcmp(rows[i].name, argv[1]) != 0)
+            continue;
+        if (!rows[i].on_disk)
+            scratch_in_memory();
+        rows[i].run(&run);
+        if (!rows[i].on_disk)
+            scratch_in_memory_end();
+        tally_print(&tally, rows[i].name);
+        return tally.skipped[0] ? 77 : tally_bad(&tally) != 0;
+    }
+    fprintf(stderr, "usage: torture ROW [quick|full|soak] [SEED] [PLACE]; rows:");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+        fprintf(stderr, " %s", rows[i].name);
+    fprintf(stderr, "\n");
+    return 2;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TORTURE_ROWS_H
+#define TORTURE_ROWS_H
+
+/* The rows of the table that are programmed here, each in the file of what it does harm with. */
+
+#include "torture/tally.h"
+
+enum tier { TIER_QUICK, TIER_FULL, TIER_SOAK };
+
+struct row_run {
+    struct tally *tally;
+    enum tier tier;
+    unsigned seed;
+    const char *place; /* "": where scratch directories lie; else the argument after the seed */
+};
+
+typedef void (*row_fn)(struct row_run *run);
+
+/* row_calls.c: system calls that fail, are cut short, or are the last that a process makes */
+void row_save(struct row_run *run);
+void row_load(struct row_run *run);
+void row_rest(struct row_run *run);
+void row_killed(struct row_run *run);
+void row_short(struct row_run *run);
+void row_fsync(struct row_run *run);
+void row_compound(struct row_run *run);
+
+#endif
