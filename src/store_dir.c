@@ -84,10 +84,14 @@ void wc_folder_close(struct wc_folder *folder)
 
 /* ---- opening and judging ---- */
 
-/* The file has more than could be read: it was cut just now, which the next look will see, or the
- * file system says what is not so. Neither shows that the entry is damaged. */
+/* The file ended before its length. Was it cut meanwhile? If not, the file system says what is not so,
+ * and that does not show that the entry is damaged. */
 static int ended_early(const struct wc_entry_file *file, struct wc_error *err)
 {
+    struct wc_os_stat now;
+    if (wc_os_fstat(file->fd, &now) == 0 && now.size < file->st.size)
+        return wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, file->path,
+                       "%s became shorter while it was read", file->path);
     return wc_fail(err, WASMCACHE_EIO, EIO, "pread", file->path,
                    "%s has bytes that could not be read", file->path);
 }

@@ -316,6 +316,27 @@ static void a_page_that_cannot_be_read_is_a_miss_and_stays(void **state)
     assert_int_equal(rig_load(r, wasm, NULL), 0);
 }
 
+/* A file system that gives less than it says it has: no proof of damage. */
+static void bytes_that_do_not_come_are_a_miss_and_the_entry_stays(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    ino_t before;
+    r->options.verify = WASMCACHE_VERIFY_ALWAYS;
+    rig_open(r);
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    before = scratch_inode(rig_entry(r, wasm));
+    for (unsigned nth = 1; nth <= 2; nth++) {
+        seam_fail_call("pread", nth, -10); /* ten bytes came */
+        assert_int_equal(rig_load(r, wasm, &report), WASMCACHE_EIO);
+        seam_off();
+        assert_true(seam_met());
+        assert_int_equal(report.reason, WASMCACHE_REASON_UNREADABLE);
+    }
+    assert_int_equal(scratch_inode(rig_entry(r, wasm)), before);
+    assert_int_equal(rig_load(r, wasm, NULL), 0);
+}
+
 static void what_cannot_be_mapped_is_read(void **state)
 {
     static const int errors[] = {EFAULT, ENOMEM, EACCES, ENODEV, EIO};
@@ -690,6 +711,7 @@ int main(void)
         TEST(another_users_link_in_place_of_the_directory_is_refused),
         TEST(an_entry_that_is_cut_while_it_is_checked_is_a_miss),
         TEST(a_page_that_cannot_be_read_is_a_miss_and_stays),
+        TEST(bytes_that_do_not_come_are_a_miss_and_the_entry_stays),
         TEST(what_cannot_be_mapped_is_read),
         TEST(a_file_size_limit_of_nothing_ends_nobody),
         TEST(only_what_we_made_is_marked_as_a_cache),
