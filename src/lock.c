@@ -26,8 +26,8 @@ static int create(int folder)
 {
     static const uint8_t words[WORDS_SIZE];
     int fd = wc_os_create(folder, WC_LOCK_NAME);
-    if (fd >= 0 && (wc_os_file_size_limit() < WORDS_SIZE || wc_os_chmod(fd, 0600) < 0 ||
-                    wc_os_write(fd, words, sizeof(words)) < 0)) {
+    if (fd >= 0 &&
+        (wc_os_chmod(fd, 0600) < 0 || wc_os_pwrite(fd, words, sizeof(words), 0) < 0)) {
         /* It works without: a word that is missing reads as nothing. */
     }
     return fd;
@@ -69,8 +69,7 @@ static void write_word(const struct wc_key_lock *lock)
 {
     uint8_t word[8];
     wc_put_number(word, wc_os_monotonic_ns(), 8);
-    if (read_word(lock) || wc_os_file_size_limit() >= WORDS_SIZE)
-        (void)wc_os_pwrite(lock->fd, word, sizeof(word), lock->word);
+    (void)wc_os_pwrite(lock->fd, word, sizeof(word), lock->word);
 }
 
 enum wc_lock_result wc_key_lock_try(struct wc_key_lock *lock, enum wc_lock_byte byte)

@@ -98,8 +98,6 @@ static int write_slot(int fd, struct slots *slots, const struct wc_tally *tally)
     for (size_t i = 0; i < WC_STAT_COUNT; i++)
         wc_put_number(slot + AT_COUNTS + 8 * i, tally->counts[i], 8);
     wc_put_number(slot + AT_CHECK, XXH3_64bits(slot, AT_CHECK), 8);
-    if (wc_os_file_size_limit() < sizeof(slots->bytes))
-        return -EFBIG; /* not to be found out by SIGXFSZ */
     return wc_os_pwrite(fd, slot, SLOT, (uint64_t)to * SLOT);
 }
 

@@ -35,8 +35,8 @@ static int set_byte(int fd, uint64_t offset, short type)
     do
         rc = fcntl(fd, F_OFD_SETLK, &lock);
     while (rc < 0 && errno == EINTR);
-    if (rc < 0 && errno == EACCES)
-        return -EWOULDBLOCK;
+    /* EACCES, which POSIX allows for "another has it", is here a security module's: nobody has it,
+     * and nobody will ever give it back. */
     return wc_os_result(rc);
 }
 

@@ -282,6 +282,9 @@ int wc_os_pwrite(int fd, const void *bytes, size_t size, uint64_t offset)
 {
     size_t done = 0;
     ENTER("pwrite");
+    /* Also what overwrites bytes beyond the limit is answered by SIGXFSZ, which ends the host. */
+    if (offset + size > wc_os_file_size_limit())
+        return -EFBIG;
     while (done < size) {
         ssize_t n = pwrite(fd, (const char *)bytes + done, size - done, (off_t)(offset + done));
         if (n < 0 && errno == EINTR)

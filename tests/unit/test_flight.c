@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -628,6 +629,26 @@ static void each_failing_call_costs_no_module(void **state)
     }
 }
 
+/* A process that may write no files, and whose compiles come to nothing: the word that says so was
+ * written by another, and lies beyond what this one may write. */
+static int get_without_files(void *argument)
+{
+    struct rig *r = argument;
+    const struct rlimit limit = {100, 100};
+    if (setrlimit(RLIMIT_FSIZE, &limit) < 0)
+        return 1;
+    return rig_get(r, wasm, NULL) ? 2 : 0;
+}
+
+static void who_may_write_no_files_is_sent_no_signal(void **state)
+{
+    struct rig *r = *state;
+    r->engine.empty_artifact = 1; /* nothing can be saved, which is told to who waits */
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    assert_int_equal(scratch_child(get_without_files, r, 0, 20), 0);
+}
+
 /* ---- processes ---- */
 
 struct part {
@@ -958,6 +979,7 @@ int main(void)
         TEST(a_network_file_system_gets_no_locks),
         TEST(what_is_no_lock_file_is_left_alone),
         TEST(each_failing_call_costs_no_module),
+        TEST(who_may_write_no_files_is_sent_no_signal),
         TEST(processes_compile_once),
         TEST(processes_compile_once_where_the_engine_cannot_clone),
         TEST(a_dead_leader_is_replaced_by_one),
