@@ -3,8 +3,11 @@
 #include "torture/lab.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -17,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "torture/allocations.h"
 #include "wasmcache_async.h"
 
 static const char key_wasm[] = "the module in question";
@@ -34,6 +38,8 @@ struct lab_seen {
     unsigned wrong;
     int live_modules, live_errors, live_artifacts;
     int descriptors; /* more than before */
+    int allocations; /* the same; of acts that close what they opened */
+    int met;         /* finish() says: the fault happened */
     int mappings;    /* of files in the directory, afterwards */
     int save_failed, save_errno;
     char call[32];
@@ -126,11 +132,20 @@ static int run_save(struct rig *r, struct lab_seen *seen)
     return rc;
 }
 
+/* rig_open() for when there may be no memory. */
+static int open_softly(struct rig *r)
+{
+    int rc = wasmcache_open(&r->cache, &r->options);
+    if (rc == 0)
+        rc = wasmcache_attach(&r->wc, r->cache, &r->engine.table, &r->engine, &r->attach);
+    return rc;
+}
+
 static int run_open(struct rig *r, struct lab_seen *seen)
 {
-    int rc;
-    rig_open(r);
-    rc = run_get(r, seen);
+    int rc = open_softly(r);
+    if (rc == 0)
+        rc = run_get(r, seen);
     return rc;
 }
 
@@ -222,7 +237,8 @@ static int run_request(struct rig *r, struct lab_seen *seen)
     options.threads = 1;
     rc = wasmcache_executor_new(&executor, &options);
     r->options.save_executor = executor;
-    rig_open(r);
+    if (rc == 0)
+        rc = open_softly(r);
     if (rc == 0)
         rc = wasmcache_request_get(NULL, executor, r->wc, WASMCACHE_MODULE, &source, NULL,
                                    on_result, seen);
@@ -282,23 +298,53 @@ static int mappings_in(const char *dir)
     return found;
 }
 
+static void *no_body(void *argument)
+{
+    return argument;
+}
+
+/* What libc keeps for the next thread and of the last dlopen() that failed, and libcrypto for a
+ * thread's errors, is no leak. */
+static void warm_up(void)
+{
+    wasmcache_key key;
+    pthread_t threads[2];
+    int made = 0;
+    (void)dlopen("/nowhere/at/all", RTLD_NOW);
+    while (made < 2 && pthread_create(&threads[made], NULL, no_body, NULL) == 0)
+        made++;
+    while (made)
+        pthread_join(threads[--made], NULL);
+    for (unsigned nth = 1; nth < 5; nth++) {
+        allocations_fail(nth, 0);
+        (void)wasmcache_key_from_bytes(&key, WASMCACHE_KEY_SHA256, "", 0);
+        allocations_stop();
+    }
+}
+
 int lab_child(void *argument)
 {
     struct lab *lab = argument;
     struct lab_seen *seen = lab->seen;
     struct rig *r = &lab->r;
     const int opens = (lab->act->promises & LAB_OPENS) != 0;
+    long live;
     int before;
     if (!opens)
         rig_open(r);
     before = (int)scratch_descriptors();
-    trace_on();
+    warm_up();
+    allocations_watch();
+    live = allocations_live();
+    lab->begin(lab);
     seen->ran = lab->act->run(r, seen);
     seen->done = 1;
-    trace_off();
+    lab->finish(lab);
     seen->mappings = mappings_in(r->dir);
-    if (opens)
+    if (opens) {
         rig_close(r);
+        seen->allocations = (int)(allocations_live() - live);
+    }
     seen->descriptors = (int)scratch_descriptors() - before;
     rig_close(r);
     seen->wrong = r->engine.wrong;
@@ -311,10 +357,35 @@ int lab_child(void *argument)
 
 /* ---- the start ---- */
 
+static void begin_trace(struct lab *lab)
+{
+    (void)lab;
+    trace_on();
+}
+
+static void finish_trace(struct lab *lab)
+{
+    (void)lab;
+    trace_off();
+}
+
+void lab_tell_met(struct lab *lab, int met)
+{
+    lab->seen->met = met;
+}
+
+int lab_met(const struct lab *lab)
+{
+    return lab->seen->met;
+}
+
 void lab_init(struct lab *lab, struct tally *t, unsigned flags, size_t artifact)
 {
     struct rig *r = &lab->r;
     memset(lab, 0, sizeof(*lab));
+    lab->begin = begin_trace;
+    lab->finish = finish_trace;
+    lab->body = lab_child;
     lab->tally = t;
     lab->flags = flags;
     rig_init(r);
@@ -431,7 +502,7 @@ void lab_resume(struct lab *lab, struct lab_act *act)
     memset(lab->seen, 0, sizeof(*lab->seen));
 }
 
-void lab_run(struct lab *lab, struct trace_end *end)
+void lab_run(struct lab *lab, struct trace_end *end, unsigned seconds)
 {
     int status = 0;
     pid_t child;
@@ -440,10 +511,13 @@ void lab_run(struct lab *lab, struct trace_end *end)
     fflush(NULL);
     child = fork();
     assert_true(child >= 0);
-    if (child == 0)
-        _exit(lab_child(lab));
+    if (child == 0) {
+        alarm(seconds); /* nobody catches it */
+        _exit(lab->body(lab));
+    }
     while (waitpid(child, &status, 0) < 0)
         ;
+    end->late = WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM;
     if (WIFEXITED(status))
         end->exit_status = WEXITSTATUS(status);
     else
@@ -514,9 +588,12 @@ static void check_child(struct lab *lab, const struct trace_end *end, int how)
     if (!seen->finished)
         return;
     if (promises & LAB_GIVES)
-        tally_check(t, 'D', seen->gave == 1, "no module: it returned %d", seen->ran);
+        tally_check(t, 'D',
+                    seen->gave == 1 || (lab->memory_may_lack && seen->ran == WASMCACHE_ENOMEM),
+                    "no module: it returned %d", seen->ran);
     tally_check(t, 'L', seen->descriptors == 0, "%d descriptors more", seen->descriptors);
     tally_check(t, 'L', seen->mappings == 0, "%d mappings of its files", seen->mappings);
+    tally_check(t, 'L', seen->allocations <= 0, "%d allocations", seen->allocations);
     tally_check(t, 'L', !seen->live_modules && !seen->live_errors && !seen->live_artifacts,
                 "%d modules, %d errors, %d artifacts of the engine", seen->live_modules,
                 seen->live_errors, seen->live_artifacts);

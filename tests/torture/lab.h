@@ -63,7 +63,12 @@ struct lab {
     size_t good_size, left_size;
     ino_t inode, by_inode;
     unsigned flags;     /* more, of the cache */
-    size_t artifact;    /* least size of the artifact */
+    /* Called in the child right before and after what the act does; trace_on and trace_off. */
+    void (*begin)(struct lab *lab);
+    void (*finish)(struct lab *lab);
+    const void *payload; /* theirs */
+    int (*body)(void *); /* what lab_run() runs in the child: lab_child, or what calls it */
+    int memory_may_lack; /* an act may then end with ENOMEM instead of a module */
 };
 
 /* `flags` WASMCACHE_DURABLE, ... for the cache; the artifact has at least so many bytes. */
@@ -76,9 +81,13 @@ void lab_prepare(struct lab *lab, const struct lab_act *act);
 void lab_resume(struct lab *lab, struct lab_act *act);
 /* A body for trace(), argument a struct lab. */
 int lab_child(void *argument);
-/* The same in a child that is not traced. */
-void lab_run(struct lab *lab, struct trace_end *end);
+/* The same in a child that is not traced, which is ended after `seconds`. */
+void lab_run(struct lab *lab, struct trace_end *end, unsigned seconds);
 void lab_check(struct lab *lab, const struct trace_end *end, int how);
+
+/* For finish(): the child tells of the fault that it met, and of what it found afterwards. */
+void lab_tell_met(struct lab *lab, int met);
+int lab_met(const struct lab *lab);
 
 /* 1 if the child's call says that the module is saved, which it may not take back. */
 int lab_acknowledged(const struct lab *lab);

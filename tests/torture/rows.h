@@ -26,4 +26,10 @@ void row_short(struct row_run *run);
 void row_fsync(struct row_run *run);
 void row_compound(struct row_run *run);
 
+/* row_limits.c: no memory, no room, no descriptors, small stacks, signals */
+void row_memory(struct row_run *run);
+void row_full(struct row_run *run);
+void row_process_limits(struct row_run *run);
+void row_signals(struct row_run *run);
+
 #endif
