@@ -244,7 +244,8 @@ typedef enum wasmcache_share {
 enum {
     WASMCACHE_DURABLE = 1u,   /* a save is on disk when it returns (fdatasync, and the directory's
                                  fsync). Default: a power cut may lose or tear new entries, and a
-                                 torn one fails its digest */
+                                 torn one fails its digest; but one that replaces a sound entry is
+                                 on disk before it takes its place */
     WASMCACHE_READ_ONLY = 2u, /* never write, not even to remove a damaged entry */
     WASMCACHE_REPRODUCIBLE = 4u, /* the directory is to be filled once and handed on, and the same
                                     modules give the same files in any order: entries carry no

@@ -246,10 +246,13 @@ static int give_name(struct target *t, const char *to)
     return rc;
 }
 
-/* Puts ours over a sound entry, which is never absent meanwhile. */
+/* Puts ours over a sound entry, which is never absent meanwhile; nor is it after a power cut, so ours
+ * has to be on the disk first. */
 static int replace(struct target *t, struct wc_error *err)
 {
-    int rc;
+    int rc = t->store->flags & WASMCACHE_DURABLE ? 0 : wc_os_sync_data(t->fd);
+    if (rc < 0)
+        return system_failure(err, t, rc, "fdatasync");
     if (!t->temp[0]) {
         char temp[WC_PRIVATE_NAME_SIZE];
         rc = wc_private_name(temp, NULL);

@@ -282,6 +282,14 @@ const struct lab_act lab_acts[] = {
 };
 const unsigned lab_act_count = sizeof(lab_acts) / sizeof(*lab_acts);
 
+const struct lab_act *lab_act_of(const char *name)
+{
+    for (unsigned i = 0; i < lab_act_count; i++)
+        if (strcmp(lab_acts[i].name, name) == 0)
+            return &lab_acts[i];
+    abort();
+}
+
 /* ---- the child ---- */
 
 /* Files of the cache that are mapped. */
@@ -613,7 +621,7 @@ void lab_check(struct lab *lab, const struct trace_end *end, int how)
     t->runs++;
     check_child(lab, end, how);
 
-    if (seen->acknowledged)
+    if (seen->acknowledged && (!lab->power || r->options.flags & WASMCACHE_DURABLE))
         tally_check(t, 'A', load_anew(lab, key_wasm) == 0, "what was saved is not there");
     if (promises & LAB_KEEPS)
         tally_check(t, 'K',

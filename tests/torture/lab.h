@@ -52,6 +52,7 @@ struct lab_act {
 
 extern const struct lab_act lab_acts[];
 extern const unsigned lab_act_count;
+const struct lab_act *lab_act_of(const char *name);
 
 struct lab {
     struct tally *tally;
@@ -68,6 +69,7 @@ struct lab {
     void (*finish)(struct lab *lab);
     const void *payload; /* theirs */
     int (*body)(void *); /* what lab_run() runs in the child: lab_child, or what calls it */
+    int power; /* the power was cut: only durable saves are promised */
     int memory_may_lack; /* an act may then end with ENOMEM instead of a module */
 };
 

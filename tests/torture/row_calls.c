@@ -298,14 +298,6 @@ void row_killed(struct row_run *run)
 
 /* ---- row 13 ---- */
 
-static const struct lab_act *act_of(const char *name)
-{
-    for (unsigned i = 0; i < lab_act_count; i++)
-        if (strcmp(lab_acts[i].name, name) == 0)
-            return &lab_acts[i];
-    abort();
-}
-
 /* `first` goes wrong, and then, in what it left, each call of `then` fails. */
 static void fails_after(struct lab *lab, const struct lab_act *act, struct fault *first,
                         const char *then, unsigned step)
@@ -314,7 +306,7 @@ static void fails_after(struct lab *lab, const struct lab_act *act, struct fault
         for (unsigned second = 1;; second += step) {
             struct fault f = {.harm = HARM_FAIL, .nth = second, .error = EIO};
             struct trace_end end;
-            struct lab_act again = *act_of(then);
+            struct lab_act again = *lab_act_of(then);
             lab_prepare(lab, act);
             first->seen = 0;
             first->met = 0;
@@ -356,10 +348,10 @@ void row_compound(struct row_run *run)
     if (!can_trace(run))
         return;
     lab_init(&lab, run->tally, 0, 0);
-    fails_after(&lab, act_of("save"), &kill, "clean", step);
+    fails_after(&lab, lab_act_of("save"), &kill, "clean", step);
     kill.named = 1;
-    fails_after(&lab, act_of("save over a damaged entry"), &kill, "get that compiles", step);
-    fails_after(&lab, act_of("get that compiles"), &full, "get that compiles", step);
-    both_fail(&lab, act_of("get of a damaged entry"), step);
+    fails_after(&lab, lab_act_of("save over a damaged entry"), &kill, "get that compiles", step);
+    fails_after(&lab, lab_act_of("get that compiles"), &full, "get that compiles", step);
+    both_fail(&lab, lab_act_of("get of a damaged entry"), step);
     lab_end(&lab);
 }

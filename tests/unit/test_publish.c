@@ -604,6 +604,38 @@ static void durable_syncs_the_entry_that_was_there(void **state)
     assert_int_equal(count(seam_log(), "sync_dir,"), 1);
 }
 
+static void a_sound_entry_is_replaced_by_one_that_is_on_the_disk(void **state)
+{
+    struct rig *r = *state;
+    const char *log, *synced, *renamed;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    ino_t before;
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    seam_record();
+    assert_int_equal(rig_get_with(r, wasm, WASMCACHE_GET_RECOMPILE, NULL), 0);
+    seam_off();
+    log = seam_log();
+    synced = strstr(log, "sync_data,");
+    renamed = strstr(log, ",rename,");
+    assert_non_null(synced);
+    assert_non_null(renamed);
+    assert_true(synced < renamed);
+    /* If it does not get there, the old one stays. */
+    before = scratch_inode(rig_entry(r, wasm));
+    seam_fail_call("sync_data", 1, EIO);
+    assert_int_equal(rig_get_with(r, wasm, WASMCACHE_GET_RECOMPILE, &report), 0);
+    seam_off();
+    assert_int_equal(report.save_error, WASMCACHE_EIO);
+    assert_int_equal(scratch_inode(rig_entry(r, wasm)), before);
+    assert_int_equal(rig_load(r, wasm, NULL), 0);
+    /* A first save is not worth that. */
+    assert_int_equal(unlink(rig_entry(r, wasm)), 0);
+    seam_record();
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    seam_off();
+    assert_null(strstr(seam_log(), "sync_data,"));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_open_rig, fixture_end)
@@ -623,6 +655,7 @@ int main(void)
         TEST(few_descriptors_cost_time_only),
         TEST(durable_syncs_the_folders_that_it_made_too),
         TEST(durable_syncs_the_entry_that_was_there),
+        TEST(a_sound_entry_is_replaced_by_one_that_is_on_the_disk),
     };
     return cmocka_run_group_tests_name("publish", tests, NULL, NULL);
 }
