@@ -27,6 +27,7 @@ struct target {
     unsigned flags;
     struct wc_folder folder;
     int fd;
+    int replaced; /* holds the sound entry that ours took the place of; -1 */
     char name[WC_ENTRY_NAME_SIZE];
     char temp[WC_PRIVATE_NAME_SIZE]; /* "" while unnamed */
     char path[WC_PATH_SIZE];         /* of the entry, for messages */
@@ -246,8 +247,9 @@ static int give_name(struct target *t, const char *to)
     return rc;
 }
 
-/* Puts ours over a sound entry, which is never absent meanwhile; nor is it after a power cut, so ours
- * has to be on the disk first. */
+/* Puts ours over a sound entry, which is never absent meanwhile. Nor is it after a power cut: so ours
+ * has to be on the disk first, and the old one is held until the folder is, since there are file
+ * systems (ext4 with data=writeback) that give its blocks to others before. */
 static int replace(struct target *t, struct wc_error *err)
 {
     int rc = t->store->flags & WASMCACHE_DURABLE ? 0 : wc_os_sync_data(t->fd);
@@ -264,6 +266,8 @@ static int replace(struct target *t, struct wc_error *err)
             return system_failure(err, t, rc, "link");
         memcpy(t->temp, temp, sizeof(temp));
     }
+    wc_os_close(t->replaced);
+    t->replaced = wc_os_open_identity(t->folder.fd, t->name);
     rc = wc_os_rename(t->folder.fd, t->temp, t->name);
     if (rc < 0)
         return system_failure(err, t, rc, "rename");
@@ -349,7 +353,11 @@ static int publish(enum wc_published *result, struct target *t, struct wc_traile
         rc = wc_os_sync_dir(t->folder.fd);
         if (rc < 0)
             rc = system_failure(err, t, rc, "fsync");
+    } else if (t->replaced >= 0) {
+        (void)wc_os_sync_dir(t->folder.fd);
     }
+    wc_os_close(t->replaced);
+    t->replaced = -1;
     return rc;
 }
 
@@ -377,7 +385,7 @@ static int publish_once(enum wc_published *result, char path[WC_PATH_SIZE],
                         const struct wc_store *store, struct wc_trailer *trailer,
                         const void *artifact, unsigned flags, int *gone, struct wc_error *err)
 {
-    struct target t = {.store = store, .trailer = trailer, .flags = flags, .fd = -1};
+    struct target t = {.store = store, .trailer = trailer, .flags = flags, .fd = -1, .replaced = -1};
     int rc = wc_store_open_folder(&t.folder, store, trailer->engine_namespace, WC_GATE_CREATE, err);
     if (rc < 0)
         return rc;

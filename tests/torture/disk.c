@@ -51,7 +51,7 @@ static int run(char *const *arguments)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static const char *format(const struct disk *disk)
+const char *disk_format(const struct disk *disk)
 {
     static char why[100];
     char program[32], device[32];
@@ -110,7 +110,7 @@ const char *disk_init(struct disk *disk, const char *fs, uint64_t size, int imag
         return "there is no memory for a disk";
     why = attach(disk);
     if (!why && image < 0)
-        why = format(disk);
+        why = disk_format(disk);
     if (why)
         return why;
     snprintf(disk->dir, sizeof(disk->dir), "/tmp/wasmcache-disk-XXXXXX");

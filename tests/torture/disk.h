@@ -31,6 +31,8 @@ enum disk_cut { DISK_FLUSH_LOG = 1, DISK_NO_FLUSH = 2 };
 /* `image` -1: one is made and formatted; else it is taken as it is. NULL, or why it cannot be. */
 const char *disk_init(struct disk *disk, const char *fs, uint64_t size, int image);
 void disk_end(struct disk *disk);
+/* Makes the file system on an image that was given. NULL, or why it cannot be. */
+const char *disk_format(const struct disk *disk);
 
 /* 0, or errno. */
 int disk_mount(struct disk *disk, const char *options);

@@ -27,6 +27,7 @@ static const struct {
     {"1", row_save, 0},   {"2", row_load, 0},   {"3", row_rest, 0},      {"4", row_killed, 0},
     {"5", row_short, 0},  {"12", row_fsync, 0}, {"13", row_compound, 0},
     {"10", row_power, 0},
+    {"11", row_reorder, 0},
     {"6", row_memory, 0}, {"7", row_full, 0},   {"8", row_process_limits, 0}, {"9", row_signals, 0},
 };
 

@@ -29,6 +29,9 @@ void row_compound(struct row_run *run);
 /* row_power.c */
 void row_power(struct row_run *run);
 
+/* row_reorder.c */
+void row_reorder(struct row_run *run);
+
 /* row_limits.c: no memory, no room, no descriptors, small stacks, signals */
 void row_memory(struct row_run *run);
 void row_full(struct row_run *run);
