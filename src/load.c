@@ -14,8 +14,8 @@
 #include "stamp.h"
 #include "stats.h"
 
-/* From the file that was checked, without a copy. EENGINE: not this way. EBUSY: the stamp that it
- * was taken for checked by is not this file's any more. */
+/* From the file that was checked, without a copy. EENGINE: not this way. EBUSY: it is not as it was
+ * when it was checked. */
 static int engine_load_file(struct wc_call *call, const struct wc_entry_file *file, void **native,
                             struct wc_error *err)
 {
@@ -26,7 +26,7 @@ static int engine_load_file(struct wc_call *call, const struct wc_entry_file *fi
     if (!a->table.deserialize_file || atomic_load_explicit(&a->cache->noexec, memory_order_relaxed))
         return wc_fail(err, WASMCACHE_EENGINE, 0, NULL, NULL, "The engine maps no file from here");
     rc = wc_os_fd_path(file->fd, &file->st, path);
-    if (rc > 0 && file->stamped)
+    if (rc > 0 && file->checked)
         return wc_fail(err, WASMCACHE_EBUSY, 0, NULL, file->path, "%s changed after it was opened",
                        file->path);
     if (rc < 0)
@@ -49,7 +49,7 @@ static int engine_load_bytes(struct wc_call *call, const struct wc_entry_file *f
     if (rc < 0)
         return wc_fail(err, wc_error_of_errno(rc), rc, "mmap", file->path, "Cannot map %s",
                        file->path);
-    if (file->stamped && !wc_entry_file_unchanged(file)) {
+    if (file->checked && !wc_entry_file_unchanged(file)) {
         wc_os_unmap(bytes, size);
         return wc_fail(err, WASMCACHE_EBUSY, 0, NULL, file->path, "%s changed after it was opened",
                        file->path);
@@ -124,8 +124,8 @@ static int check_artifact(struct wc_call *call, const struct wc_store *store,
         return 0;
     if (cache->verify == WASMCACHE_VERIFY_ONCE)
         wc_stamp_find(stamp, &call->look, file, cache->verify_seconds);
-    file->stamped = stamp->found;
-    if (file->stamped)
+    file->checked = stamp->found;
+    if (file->checked)
         return 0;
     rc = wc_entry_file_verify(file, err);
     if (rc == 0)
@@ -162,8 +162,8 @@ int wc_load_opened(struct wc_call *call, const struct wc_store *store,
     call->report.artifact_bytes = file->trailer.artifact_bytes;
     rc = file->has_trailer ? wc_engine_load(call, file, native, err)
                            : wc_load_legacy(call, file, native, err);
-    if (rc == WASMCACHE_EBUSY && file->stamped) {
-        file->stamped = stamp.found = 0;
+    if (rc == WASMCACHE_EBUSY && file->checked) { /* once more; who goes on changing it has no hit */
+        stamp.found = 0;
         rc = wc_entry_file_verify(file, err);
         if (rc == 0)
             rc = wc_engine_load(call, file, native, err);

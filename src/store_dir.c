@@ -155,7 +155,7 @@ int wc_store_open_entry(struct wc_entry_file *out, const struct wc_store *store,
     int rc;
 
     out->has_trailer = 0;
-    out->stamped = 0;
+    out->checked = 0;
     memset(&out->st, 0, sizeof(out->st));
     wc_entry_name(out->name, expect->key);
     wc_path_join(out->path, folder->path, out->name);
@@ -272,8 +272,10 @@ int wc_entry_file_verify(struct wc_entry_file *file, struct wc_error *err)
         if (file->st.size != now.size)
             return wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, file->path,
                            "%s changed its size while it was read", file->path);
-        if (file->st.mtime_ns == now.mtime_ns && file->st.ctime_ns == now.ctime_ns)
+        if (file->st.mtime_ns == now.mtime_ns && file->st.ctime_ns == now.ctime_ns) {
+            file->checked = 1;
             return 0;
+        }
         file->st = now;
     }
     return wc_fail(err, WASMCACHE_EBUSY, 0, NULL, file->path, "%s keeps changing", file->path);

@@ -65,7 +65,8 @@ struct wc_entry_file {
     struct wc_trailer trailer; /* valid if open_entry returned 0 or EMISMATCH with has_trailer; of
                                   an old entry only artifact_bytes, which is all of the file */
     int has_trailer;
-    int stamped; /* its digest was right when it was read before, with the same times and size */
+    int checked; /* its digest was right when it was read, now or before, with the same times and
+                    size */
 };
 
 /*

@@ -360,7 +360,7 @@ void scratch_in_memory_end(void)
     if (!memory.dir[0])
         return;
     unsetenv("TMPDIR");
-    (void)umount(memory.dir);
+    (void)umount2(memory.dir, MNT_DETACH); /* who was killed a moment ago may still be in it */
     scratch_end(&memory);
     memory.dir[0] = '\0';
 }

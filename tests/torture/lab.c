@@ -582,6 +582,16 @@ static int load_anew(struct lab *lab, const char *wasm)
     return rc;
 }
 
+int lab_loads(struct lab *lab)
+{
+    return load_anew(lab, key_wasm) == 0;
+}
+
+int lab_handed_wrong(const struct lab *lab)
+{
+    return lab->seen->wrong != 0;
+}
+
 static void check_child(struct lab *lab, const struct trace_end *end, int how)
 {
     const struct lab_seen *seen = lab->seen;

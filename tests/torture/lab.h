@@ -91,6 +91,11 @@ void lab_check(struct lab *lab, const struct trace_end *end, int how);
 void lab_tell_met(struct lab *lab, int met);
 int lab_met(const struct lab *lab);
 
+/* 1 if the module can be loaded now, in a cache that is opened anew. */
+int lab_loads(struct lab *lab);
+/* 1 if the child's engine was handed bytes that it did not make. */
+int lab_handed_wrong(const struct lab *lab);
+
 /* 1 if the child's call says that the module is saved, which it may not take back. */
 int lab_acknowledged(const struct lab *lab);
 /* Counts as X whether a save that failed names the call and that errno. */

@@ -26,6 +26,29 @@ void row_short(struct row_run *run);
 void row_fsync(struct row_run *run);
 void row_compound(struct row_run *run);
 
+/* row_damage.c: bits that flip, torn shapes, sound entries in the wrong place */
+void row_bits(struct row_run *run);
+void row_torn(struct row_run *run);
+void row_foreign(struct row_run *run);
+
+/* row_races.c: others at the same time, and in the worst moment */
+void row_writers(struct row_run *run);
+void row_stampede(struct row_run *run);
+void row_forked(struct row_run *run);
+void row_removal(struct row_run *run);
+void row_changed_in_use(struct row_run *run);
+
+/* row_places.c: what happens to the directory, and what is in it */
+void row_pulled(struct row_run *run);
+void row_clock(struct row_run *run);
+void row_names(struct row_run *run);
+void row_junk(struct row_run *run);
+void row_leak(struct row_run *run);
+void row_hints(struct row_run *run);
+/* What it runs this program for: `torture --act WHAT DIR`, `torture --descriptors`. */
+int row_places_act(const char *what, char *dir);
+int row_places_descriptors(void);
+
 /* row_power.c */
 void row_power(struct row_run *run);
 

@@ -316,6 +316,36 @@ static void a_page_that_cannot_be_read_is_a_miss_and_stays(void **state)
     assert_int_equal(rig_load(r, wasm, NULL), 0);
 }
 
+static void flip_and_date(void *argument)
+{
+    struct rig *r = argument;
+    const struct timespec times[2] = {{1000, 0}, {1000, 0}};
+    scratch_flip(rig_entry(r, wasm), 400);
+    assert_int_equal(utimensat(AT_FDCWD, rig_entry(r, wasm), times, 0), 0);
+}
+
+static void what_changes_between_its_check_and_the_engine_is_checked_again(void **state)
+{
+    struct rig *r = *state;
+    for (int bytes = 0; bytes <= 1; bytes++) {
+        wasmcache_report report = WASMCACHE_REPORT_INIT;
+        r->options.verify = WASMCACHE_VERIFY_ALWAYS;
+        if (bytes)
+            r->engine.table.deserialize_file = NULL;
+        rig_open(r);
+        assert_int_equal(rig_get(r, wasm, NULL), 0);
+        seam_act_call(bytes ? "map" : "fd_path", 1, flip_and_date, r);
+        assert_int_equal(rig_get(r, wasm, &report), 0);
+        seam_off();
+        assert_true(seam_met());
+        assert_int_equal(report.outcome, WASMCACHE_COMPILED);
+        assert_int_equal(report.reason, WASMCACHE_REASON_CORRUPT);
+        assert_int_equal(r->engine.wrong, 0);
+        rig_close(r);
+    }
+    rig_open(r);
+}
+
 /* A file system that gives less than it says it has: no proof of damage. */
 static void bytes_that_do_not_come_are_a_miss_and_the_entry_stays(void **state)
 {
@@ -711,6 +741,7 @@ int main(void)
         TEST(another_users_link_in_place_of_the_directory_is_refused),
         TEST(an_entry_that_is_cut_while_it_is_checked_is_a_miss),
         TEST(a_page_that_cannot_be_read_is_a_miss_and_stays),
+        TEST(what_changes_between_its_check_and_the_engine_is_checked_again),
         TEST(bytes_that_do_not_come_are_a_miss_and_the_entry_stays),
         TEST(what_cannot_be_mapped_is_read),
         TEST(a_file_size_limit_of_nothing_ends_nobody),
