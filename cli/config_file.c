@@ -8,7 +8,8 @@
  *
  * inih takes it apart. It hands over no line numbers, takes an indented line for more of the value
  * before it, and cuts a line that is too long for it in two. So lines go through our hands first:
- * they are counted, their indentation is taken off, and what is too long is an error.
+ * they are counted, their indentation is taken off, whatever inih takes for that, and what is too
+ * long is an error.
  */
 #define _GNU_SOURCE 1
 #include <ctype.h>
@@ -92,21 +93,37 @@ static bool check_section(struct reading *reading, const char *line)
     return false;
 }
 
+/* What inih passes over at the beginning of a line: blanks of all kinds, and in the first line a
+ * byte order mark. */
+static size_t unseen(const struct reading *reading, const char *line, size_t length)
+{
+    size_t i = 0;
+
+    while (i < length) {
+        if (isspace((unsigned char)line[i]))
+            i++;
+        else if (reading->line == 1 && !strncmp(line + i, "\xef\xbb\xbf", 3))
+            i += 3;
+        else
+            break;
+    }
+    return i;
+}
+
 /* As fgets() does it: at most size - 1 characters. */
 static char *next_line(char *out, int size, void *stream)
 {
     struct reading *reading = stream;
     const char *start = reading->at;
-    size_t length = strcspn(start, "\n");
+    size_t length = strcspn(start, "\n"), blanks;
 
     if (!*start)
         return NULL;
     reading->at += length + (start[length] == '\n');
     reading->line++;
-    while (length && (*start == ' ' || *start == '\t')) {
-        start++;
-        length--;
-    }
+    blanks = unseen(reading, start, length);
+    start += blanks;
+    length -= blanks;
     if (*start == ';' || *start == '#')
         length = 0; /* of any length */
     if (length >= (size_t)size) {
@@ -199,14 +216,14 @@ static void take(struct reading *reading, enum cli_setting_id id, const char *te
             complain(reading, "%s: no memory", cli_settings[id].name);
         return;
     }
-    if (cli_value_read(counts ? value : &unused, id, whole, why, sizeof(why)))
+    if (cli_value_read(counts ? value : &unused, id, whole, why, sizeof(why))) {
         complain(reading, "%s: %s", cli_settings[id].name, why);
-    free(whole);
-    free(unused.text);
-    if (counts) {
+    } else if (counts) {
         value->origin = CLI_FROM_FILE;
         value->line = reading->line;
     }
+    free(whole);
+    free(unused.text);
     reading->seen[id] = reading->line;
 }
 
@@ -291,8 +308,6 @@ static int parse(struct cli_config *config, const char *text)
     struct reading reading = {.config = config, .at = text};
     int line;
 
-    if (!strncmp(text, "\xef\xbb\xbf", 3))
-        reading.at += 3;
     line = ini_parse_stream(next_line, &reading, on_setting, &reading);
     if (line < 0)
         return fail(config, "no memory", NULL);

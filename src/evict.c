@@ -266,13 +266,19 @@ static void add_namespace(struct walk *w)
     }
 }
 
+/* What the tally says may be anything. */
+static uint64_t plus(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
 /* How much of a file system may be entries, of which there are `bytes`. */
 static uint64_t disk_limit(const struct wc_limits *limits, uint64_t bytes, const char *dir)
 {
     uint64_t free_bytes;
     if (!limits->disk_percent || wc_os_free_bytes(dir, &free_bytes) < 0)
         return UINT64_MAX;
-    return (free_bytes + bytes) / 100 * limits->disk_percent;
+    return plus(free_bytes, bytes) / 100 * limits->disk_percent;
 }
 
 static uint64_t over(uint64_t value, uint64_t limit)
@@ -376,11 +382,11 @@ static void set_totals(struct wc_tally *tally, void *payload)
 {
     const struct totals *t = payload;
     if (t->was_known && tally->bytes > t->before_bytes)
-        tally->bytes = t->bytes + (tally->bytes - t->before_bytes);
+        tally->bytes = plus(t->bytes, tally->bytes - t->before_bytes);
     else
         tally->bytes = t->bytes;
     if (t->was_known && tally->entries > t->before_entries)
-        tally->entries = t->entries + (tally->entries - t->before_entries);
+        tally->entries = plus(t->entries, tally->entries - t->before_entries);
     else
         tally->entries = t->entries;
     tally->known = 1;
@@ -467,8 +473,9 @@ static int fits(const wasmcache *cache, uint64_t held_bytes, uint64_t held_entri
 {
     const struct wc_limits *limits = &cache->limits;
     const uint64_t disk = disk_limit(limits, held_bytes, cache->store.dir);
-    return held_bytes + bytes <= with_slack(limits->bytes) &&
-           held_bytes + bytes <= with_slack(disk) && held_entries < with_slack(limits->entries);
+    const uint64_t then = plus(held_bytes, bytes);
+    return then <= with_slack(limits->bytes) && then <= with_slack(disk) &&
+           held_entries < with_slack(limits->entries);
 }
 
 /* 0: there may be no room, or what there is is not known. */

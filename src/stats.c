@@ -113,9 +113,12 @@ struct change {
     int64_t bytes, entries;
 };
 
+/* Neither below nothing nor round to it: what it was may be anything. */
 static uint64_t moved(uint64_t value, int64_t by)
 {
-    return by < 0 && (uint64_t)-by > value ? 0 : value + (uint64_t)by;
+    if (by < 0)
+        return value < (uint64_t)-by ? 0 : value - (uint64_t)-by;
+    return value > UINT64_MAX - (uint64_t)by ? UINT64_MAX : value + (uint64_t)by;
 }
 
 static void add_to_tally(struct wc_tally *tally, void *payload)

@@ -40,18 +40,26 @@ static int is_sound(const uint8_t *slot)
            wc_get_number(slot + AT_CHECK, 8) == XXH3_64bits(slot, AT_CHECK);
 }
 
+/* Is `slot` written after `other`? Sequences go round, so that there is always a next one, whatever
+ * is in a file. */
+static int is_newer(const uint8_t *slot, const uint8_t *other)
+{
+    const uint64_t ahead =
+        wc_get_number(slot + AT_SEQUENCE, 8) - wc_get_number(other + AT_SEQUENCE, 8);
+    return ahead && ahead <= INT64_MAX;
+}
+
 static int read_slots(struct slots *out, int fd)
 {
-    int64_t n = wc_os_pread(fd, out->bytes, sizeof(out->bytes), 0);
+    int64_t n;
+    memset(out->bytes, 0, sizeof(out->bytes));
+    n = wc_os_pread(fd, out->bytes, sizeof(out->bytes), 0);
     if (n < 0)
         return (int)n;
-    memset(out->bytes[0] + n, 0, sizeof(out->bytes) - (size_t)n);
     out->newest = -1;
     for (int i = 0; i < 2; i++) {
         const uint8_t *slot = out->bytes[i];
-        if (is_sound(slot) &&
-            (out->newest < 0 ||
-             wc_get_number(slot + AT_SEQUENCE, 8) > wc_get_number(out->bytes[0] + AT_SEQUENCE, 8)))
+        if (is_sound(slot) && (out->newest < 0 || is_newer(slot, out->bytes[0])))
             out->newest = i;
     }
     return 0;

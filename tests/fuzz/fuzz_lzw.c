@@ -8,28 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzz/fuzz.h"
 #include "legacy_lzw.h"
 
 /* Room for some of the longest strings; with more the slow one of the two takes most of the time.
  */
 #define MOST ((size_t)128 * 1024)
 #define CANARY 64u
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* The fuzzer is led by what the decoder under test does, and not slowed down by the other's loops.
- */
-#if defined(__clang__)
-#define ORACLE __attribute__((no_sanitize("coverage")))
-#else
-#define ORACLE
-#endif
-
-static void must(int holds)
-{
-    if (!holds)
-        abort();
-}
 
 /* As in a textbook: bit by bit, a table of pairs, strings found backwards. */
 struct naive {
@@ -40,7 +25,7 @@ struct naive {
     int codes; /* in the table */
 };
 
-ORACLE static int naive_bits(struct naive *n, int wanted)
+FUZZ_ORACLE static int naive_bits(struct naive *n, int wanted)
 {
     int value = 0;
     if (n->bits - n->at < (size_t)wanted)
@@ -52,7 +37,7 @@ ORACLE static int naive_bits(struct naive *n, int wanted)
     return value;
 }
 
-ORACLE static size_t naive_string(const struct naive *n, int code, uint8_t out[4096])
+FUZZ_ORACLE static size_t naive_string(const struct naive *n, int code, uint8_t out[4096])
 {
     size_t length = 0;
     for (int c = code; c >= 0; c = n->prefix[c])
@@ -62,14 +47,14 @@ ORACLE static size_t naive_string(const struct naive *n, int code, uint8_t out[4
     return length;
 }
 
-ORACLE static int naive_width(const struct naive *n, int first)
+FUZZ_ORACLE static int naive_width(const struct naive *n, int first)
 {
     int codes = first ? 258 : n->codes; /* what comes in with the next string is not there yet */
     return codes < 512 ? 9 : codes < 1024 ? 10 : codes < 2048 ? 11 : 12;
 }
 
 /* The output's length; -1: refused, or more than MOST. */
-ORACLE static long naive_decode(uint8_t *out, const uint8_t *data, size_t size)
+FUZZ_ORACLE static long naive_decode(uint8_t *out, const uint8_t *data, size_t size)
 {
     static struct naive n;
     static uint8_t string[4096];
@@ -114,7 +99,7 @@ ORACLE static long naive_decode(uint8_t *out, const uint8_t *data, size_t size)
     }
 }
 
-ORACLE static int untouched(const uint8_t *canary)
+FUZZ_ORACLE static int untouched(const uint8_t *canary)
 {
     for (size_t i = 0; i < CANARY; i++)
         if (canary[i] != 0xA5)

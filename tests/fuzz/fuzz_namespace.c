@@ -6,18 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzz/fuzz.h"
 #include "key.h"
 #include "namespace.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-
-static void must(int holds)
-{
-    if (!holds)
-        abort();
-}
 
 static void check_component(const char *name, size_t most)
 {

@@ -12,17 +12,10 @@
 #include <xxhash.h>
 
 #include "entry.h"
+#include "fuzz/fuzz.h"
 #include "key.h"
 
 #define ROOM 8u
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void must(int holds)
-{
-    if (!holds)
-        abort();
-}
 
 static uint64_t get(const uint8_t *in, int bytes)
 {

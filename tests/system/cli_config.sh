@@ -327,6 +327,12 @@ wrong '^wasmcache: bad:2: layers: "b" is no path' '[cache]' 'layers = /a:b'
 wrong '^wasmcache: bad:2: layers: more than 16' '[cache]' 'layers = /:/:/:/:/:/:/:/:/:/:/:/:/:/:/:/:/'
 wrong '^wasmcache: bad:2: engine: this tool was built without an engine "v8"' '[engine]' 'engine = v8'
 wrong '^wasmcache: bad:3: the line is longer than' '[engine]' '# x' "settings = $(printf '%0500d' 0)"
+# A wrong line does not mislead who reads the next.
+wrong '^wasmcache: bad:2: layers: an empty path' '[cache]' 'layers = /a::/b' 'layers = /c'
+# Blanks of any kind, and marks in front, hide nothing.
+wrong '^wasmcache: bad:1: there is no section \[cahce\]' "$(printf '\f[cahce]')" 'dir = relative'
+wrong '^wasmcache: bad:1: there is no section \[cahce\]' "$(printf ' \357\273\277\357\273\277[cahce]')" 'dir = relative'
+wrong '^wasmcache: bad:3: this is neither' '[cache]' 'layers = /a' "$(printf '\v/b')"
 # Each of several is told.
 wrong '^wasmcache: bad:3: max_age' '[limits]' 'max_bytes = x' 'max_age = y'
 want_err '^wasmcache: bad:2: max_bytes'

@@ -280,6 +280,67 @@ static void what_a_later_version_counts_is_kept(void **state)
     assert_int_equal(read_stats(r, WASMCACHE_STATS_DIRECTORY).compiles, 3);
 }
 
+/* Changes a number in both slots, whose checks are right again. */
+static void set_in_tally(struct rig *r, size_t place, uint64_t value)
+{
+    enum { SLOT = 2048 };
+    size_t size;
+    uint8_t *bytes = scratch_read(tally_path(r), &size);
+    assert_int_equal(size, 2 * SLOT);
+    for (size_t at = 0; at < size; at += SLOT) {
+        wc_put_number(bytes + at + place, value, 8);
+        wc_put_number(bytes + at + SLOT - 8, XXH3_64bits(bytes + at, SLOT - 8), 8);
+    }
+    scratch_write(tally_path(r), bytes, size, 0600);
+    free(bytes);
+}
+
+/* Behind the largest sequence comes the first again, and what is counted then is not lost. */
+static void sequences_go_round(void **state)
+{
+    struct rig *r = *state;
+    assert_int_equal(rig_get(r, "a", NULL), 0);
+    (void)read_stats(r, WASMCACHE_STATS_DIRECTORY);
+    assert_int_equal(rig_get(r, "a", NULL), 0);
+    (void)read_stats(r, WASMCACHE_STATS_DIRECTORY);
+    set_in_tally(r, 8, UINT64_MAX - 2);
+    for (unsigned i = 0; i < 6; i++) {
+        const uint64_t before = read_stats(r, WASMCACHE_STATS_DIRECTORY).hits;
+        assert_int_equal(rig_get(r, "a", NULL), 0);
+        assert_int_equal(read_stats(r, WASMCACHE_STATS_DIRECTORY).hits, before + 1);
+    }
+}
+
+static void totals_do_not_go_round(void **state)
+{
+    struct rig *r = *state;
+    rig_close(r);
+    r->options.max_bytes = WASMCACHE_UNLIMITED; /* nothing looks whether the totals are right */
+    rig_open(r);
+    assert_int_equal(rig_get(r, "a", NULL), 0);
+    assert_int_equal(rig_get(r, "b", NULL), 0);
+    (void)read_stats(r, WASMCACHE_STATS_DIRECTORY);
+    set_in_tally(r, 32, UINT64_MAX - 1);
+    set_in_tally(r, 40, UINT64_MAX);
+    assert_int_equal(rig_get(r, "c", NULL), 0);
+    assert_true(read_stats(r, WASMCACHE_STATS_DIRECTORY).bytes == UINT64_MAX);
+    assert_true(read_stats(r, WASMCACHE_STATS_DIRECTORY).entries == UINT64_MAX);
+}
+
+/* A total to which nothing can be added is no room. */
+static void the_largest_total_is_counted_again(void **state)
+{
+    struct rig *r = *state;
+    assert_int_equal(rig_get(r, "a", NULL), 0);
+    assert_int_equal(rig_get(r, "b", NULL), 0);
+    (void)read_stats(r, WASMCACHE_STATS_DIRECTORY);
+    set_in_tally(r, 32, UINT64_MAX - 1);
+    set_in_tally(r, 24, 1); /* as if a clean-up had counted so */
+    assert_int_equal(rig_get(r, "c", NULL), 0);
+    assert_true(read_stats(r, WASMCACHE_STATS_DIRECTORY).bytes < 1000000);
+    assert_int_equal(read_stats(r, WASMCACHE_STATS_DIRECTORY).entries, 3);
+}
+
 /* ---- forks, threads, processes ---- */
 
 static int get_and_close(void *argument)
@@ -479,6 +540,9 @@ int main(void)
         TEST(noise_counts_anew),
         TEST(what_is_no_file_of_ours_is_left_alone),
         TEST(what_a_later_version_counts_is_kept),
+        TEST(sequences_go_round),
+        TEST(totals_do_not_go_round),
+        TEST(the_largest_total_is_counted_again),
         TEST(a_child_counts_what_it_does_itself),
         TEST(threads_of_a_child_begin_from_nothing),
         TEST(a_child_of_a_child_too),
