@@ -221,20 +221,18 @@ void cli_doctor_engines(struct cli_doctor *doctor)
 
 /* ---- the process and the system -------------------------------------------------------------- */
 
-static uint64_t limit_of(int resource)
+/* `failed`: what getrlimit returned, whose first argument is of another type in each C library. */
+static uint64_t limit_of(int failed, const struct rlimit *limit)
 {
-    struct rlimit limit;
-
-    return getrlimit(resource, &limit) || limit.rlim_cur == RLIM_INFINITY
-               ? UINT64_MAX
-               : (uint64_t)limit.rlim_cur;
+    return failed || limit->rlim_cur == RLIM_INFINITY ? UINT64_MAX : (uint64_t)limit->rlim_cur;
 }
 
 enum { FEW_DESCRIPTORS = 64 };
 
 static void look_at_descriptors(struct cli_doctor *doctor)
 {
-    const uint64_t limit = limit_of(RLIMIT_NOFILE);
+    struct rlimit found;
+    const uint64_t limit = limit_of(getrlimit(RLIMIT_NOFILE, &found), &found);
 
     if (limit < FEW_DESCRIPTORS)
         cli_doctor_say(doctor, CLI_DOUBTFUL, "descriptors", "raise it: ulimit -n 1024",
@@ -245,7 +243,9 @@ static void look_at_descriptors(struct cli_doctor *doctor)
 
 static void look_at_memory(struct cli_doctor *doctor)
 {
-    const uint64_t memory = limit_of(RLIMIT_AS), file = limit_of(RLIMIT_FSIZE);
+    struct rlimit space, size;
+    const uint64_t memory = limit_of(getrlimit(RLIMIT_AS, &space), &space),
+                   file = limit_of(getrlimit(RLIMIT_FSIZE, &size), &size);
     char bytes[CLI_TEXT_SIZE];
 
     if (memory == UINT64_MAX)
