@@ -22,7 +22,7 @@ static void fail(const char *what)
 static uint8_t *read_all(const char *path, size_t *size)
 {
     struct stat st;
-    uint8_t *bytes;
+    uint8_t *bytes = NULL;
     FILE *file = fopen(path, "rb");
     if (!file || fstat(fileno(file), &st) || !(bytes = malloc((size_t)st.st_size)) ||
         fread(bytes, 1, (size_t)st.st_size, file) != (size_t)st.st_size)
