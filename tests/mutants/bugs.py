@@ -28,7 +28,7 @@ BUGS = [
         "        if (rc < 0)\n            return system_failure(err, t, rc, \"fdatasync\");\n    }",
         "        (void)rc;\n    }", "row 12"),
     Bug("the error of the last close is dropped", "publish.c",
-        "    return rc < 0 ? system_failure(err, t, rc, \"close\") : 0;", "    return 0;", "unit publish", "unit faults", "row 1"),
+        "    return rc < 0 ? system_failure(err, t, rc, \"close\") : 0;", "    return 0;", "unit publish"),
     Bug("a short write is taken for all", "os/posix.c",
         "        size_t want = size - done < IO_PIECE ? size - done : IO_PIECE;\n        ssize_t n = write(fd, (const char *)bytes + done, want);",
         "        size_t want = size - done < IO_PIECE ? size - done : IO_PIECE;\n        ssize_t n = write(fd, (const char *)bytes + done, want);\n        if (n > 0)\n            return 0;",
@@ -93,7 +93,7 @@ BUGS = [
         "            rc = wc_fail(err, wc_error_of_errno((int)n), (int)n, \"pread\", file->path,\n                         \"Cannot read %s\", file->path);",
         "            rc = wc_fail(err, WASMCACHE_ECORRUPT, (int)n, \"pread\", file->path,\n                         \"Cannot read %s\", file->path);", "row 2", "unit faults"),
     # ---- whom to trust ----
-    Bug("links are followed", "os/posix.c", "open_flags(at, name, O_RDONLY | O_NOFOLLOW", "open_flags(at, name, O_RDONLY", "unit planted", "unit gate", named=True),
+    Bug("links are followed", "os/posix.c", "return wc_os_openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK", "return wc_os_openat(at, name, O_RDONLY | O_NONBLOCK", "unit planted", "unit gate", named=True),
     Bug("entries of others are trusted", "store_dir.c", "    if (!wc_gate_trusts(&store->gate, &out->st))", "    if (0)", "unit gate", named=True),
     Bug("a folder that all may write is trusted", "gate.c", "    if (!wc_gate_trusts(gate, &st)) {\n        wc_os_close(fd);\n        return wc_fail(err, WASMCACHE_EUNTRUSTED, 0, NULL, path,\n                       \"%s/%s is not to be trusted",
         "    if (0) {\n        wc_os_close(fd);\n        return wc_fail(err, WASMCACHE_EUNTRUSTED, 0, NULL, path,\n                       \"%s/%s is not to be trusted", "unit gate"),
@@ -115,5 +115,5 @@ BUGS = [
     # ---- keys ----
     Bug("filed under what the source was, not what was compiled", "get.c",
         "        rc = wc_input_unchanged(&get->input, &get->content, &err);\n    if (rc == 0 && wc_later_save", "        rc = 0;\n    if (rc == 0 && wc_later_save", "unit source", "unit get", "unit attacks"),
-    Bug("a salt is ignored", "get.c", "    if (get->salt_length)\n", "    if (0)\n", "unit get", "unit key"),
+    Bug("a salt is ignored", "get.c", "    if (get->salt_length)\n", "    if (0)\n", "unit kept", "unit get"),
 ]

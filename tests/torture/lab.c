@@ -582,6 +582,11 @@ static int load_anew(struct lab *lab, const char *wasm)
     return rc;
 }
 
+int lab_returned(const struct lab *lab)
+{
+    return lab->seen->ran;
+}
+
 int lab_loads(struct lab *lab)
 {
     return load_anew(lab, key_wasm) == 0;

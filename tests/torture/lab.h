@@ -91,6 +91,8 @@ void lab_check(struct lab *lab, const struct trace_end *end, int how);
 void lab_tell_met(struct lab *lab, int met);
 int lab_met(const struct lab *lab);
 
+/* What the act's call returned. */
+int lab_returned(const struct lab *lab);
 /* 1 if the module can be loaded now, in a cache that is opened anew. */
 int lab_loads(struct lab *lab);
 /* 1 if the child's engine was handed bytes that it did not make. */

@@ -30,6 +30,7 @@ struct fault {
     int named;           /* files without a name cannot be had */
     unsigned seen;       /* calls that count */
     int met;
+    int without; /* what the act returns if nothing goes wrong */
     char call[32];
 };
 
@@ -96,6 +97,18 @@ static void at_call(struct trace_call *call, void *payload)
 
 enum { SECONDS = 20 };
 
+/* The calls whose manual pages have EINTR: that is no failure. */
+static int can_be_interrupted(const char *call)
+{
+    static const char *const calls[] = {"openat", "openat2", "close",     "read",      "write",
+                                        "pread64", "pwrite64", "fsync",   "fdatasync", "flock",
+                                        "fallocate", "statfs", "fstatfs", "getrandom"};
+    for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++)
+        if (strcmp(calls[i], call) == 0)
+            return 1;
+    return 0;
+}
+
 static void run_one(struct lab *lab, const struct lab_act *act, struct fault *f)
 {
     struct trace_end end;
@@ -108,8 +121,12 @@ static void run_one(struct lab *lab, const struct lab_act *act, struct fault *f)
         tally_check(lab->tally, 'X', end.signal == SIGKILL, "the kill missed");
     tally_about(lab->tally, "%s%s, call %u (%s)", act->name, f->named ? ", named" : "", f->nth,
                 f->met ? f->call : "none");
-    if (f->met && f->harm == HARM_FAIL && !f->sticky && !f->second)
+    if (f->met && f->harm == HARM_FAIL && !f->sticky && !f->second) {
         lab_check_message(lab, f->error);
+        if (f->error == EINTR && can_be_interrupted(f->call))
+            tally_check(lab->tally, 'X', lab_returned(lab) == f->without,
+                        "one EINTR made it return %d", lab_returned(lab));
+    }
     lab_check(lab, &end, killed && f->met ? LAB_KILLED : LAB_PLAIN);
 }
 
@@ -117,6 +134,11 @@ static void run_one(struct lab *lab, const struct lab_act *act, struct fault *f)
 static void sweep(struct lab *lab, const struct lab_act *act, const struct fault *how)
 {
     struct fault f = *how;
+    if (f.error == EINTR) {
+        f.nth = STICKY;
+        run_one(lab, act, &f);
+        f.without = lab_returned(lab);
+    }
     for (f.nth = 1;; f.nth++) {
         run_one(lab, act, &f);
         if (!f.met)
@@ -138,9 +160,12 @@ static int can_trace(struct row_run *run)
 static const int errors[] = {EIO, ENOSPC, EDQUOT, EROFS, EACCES, ENOMEM, EMFILE, EINTR};
 enum { ERRORS = sizeof(errors) / sizeof(*errors) };
 
-/* What hung for a minute once: locks that a security module denies. */
+/* Also in the quick tier: locks that a security module denies, which once hung for a minute; and a
+ * signal while an entry is written. */
 static int is_always_run(const struct lab_act *act, int error, unsigned sticky, int named)
 {
+    if (error == EINTR)
+        return !sticky && !named && strcmp(act->name, "save") == 0;
     return act->start == LAB_NO_FOLDERS && error == EACCES && sticky && !named;
 }
 

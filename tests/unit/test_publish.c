@@ -604,6 +604,23 @@ static void durable_syncs_the_entry_that_was_there(void **state)
     assert_int_equal(count(seam_log(), "sync_dir,"), 1);
 }
 
+/* A file system that tells of a write error at close, such as NFS. */
+static void what_a_close_complains_of_is_not_published(void **state)
+{
+    struct rig *r = *state;
+    for (int named = 0; named <= 1; named++) {
+        wc_os_lacking = named ? WC_OS_NO_TMPFILE : 0;
+        seam_fail_call("flush", 1, ENOSPC);
+        assert_int_equal(rig_save(r, wasm, NULL), WASMCACHE_EFULL);
+        seam_off();
+        assert_true(seam_met());
+        assert_string_equal(wasmcache_last_error()->call, "close");
+        assert_false(scratch_exists(rig_entry(r, wasm)));
+        assert_null(strstr(scratch_tree(&r->scratch, r->dir), ".tmp-"));
+    }
+    wc_os_lacking = 0;
+}
+
 static void a_sound_entry_is_replaced_by_one_that_is_on_the_disk(void **state)
 {
     struct rig *r = *state;
@@ -655,6 +672,7 @@ int main(void)
         TEST(few_descriptors_cost_time_only),
         TEST(durable_syncs_the_folders_that_it_made_too),
         TEST(durable_syncs_the_entry_that_was_there),
+        TEST(what_a_close_complains_of_is_not_published),
         TEST(a_sound_entry_is_replaced_by_one_that_is_on_the_disk),
     };
     return cmocka_run_group_tests_name("publish", tests, NULL, NULL);
