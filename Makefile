@@ -6,6 +6,9 @@
 #   make wasmer     builds Wasmer from source, once: some seven to twelve minutes; what is built after that has it too
 #   make check      every test                    make check-large    what takes php, esbuild and yosys: minutes
 #   make check-asan, check-tsan                   the tests under sanitizers
+#   make torture [TIER=quick|full|soak] [ROWS=1,10] [SEED=N]    what must be survived, row by row, as a table: a minute; half an hour; hours
+#   make mutants                                  plants bugs one by one: which test catches each; ten minutes
+#   make controls                                 each row of the table on a build with a bug that it must find: ten minutes
 #   make check-workload [SECONDS=600] [SEED=N]     random work on one directory, so long for each of its three tests
 #   make interop    one directory for Wasmer's own Rust cache and ours; what it needs is built once: some twenty minutes
 #   make check-headers, check-includes, check-symbols, check-style, check-install, check-fuzz
@@ -35,7 +38,7 @@ build = wasmtime=$$(tools/engine-wasmtime --have) && wasmer=$$(tools/engine-wasm
 # test,PRESET
 test = ctest --preset $(1) -j $(JOBS)
 
-.PHONY: build run wasmer check-workload bench-crowd bench-memory bench-evict bench-writers bench-cleanup check check-large check-asan check-tsan interop \
+.PHONY: torture mutants controls build run wasmer check-workload bench-crowd bench-memory bench-evict bench-writers bench-cleanup check check-large check-asan check-tsan interop \
 	check-headers check-includes check-symbols check-style \
 	check-install check-fuzz bench bench-quick install format clean set-up-check set-up-run set-up-bench
 
@@ -77,6 +80,16 @@ SECONDS ?= 600
 check-workload: set-up-check
 	@$(MAKE) build
 	@WASMCACHE_WORKLOAD_SECONDS=$(SECONDS) WASMCACHE_WORKLOAD_SEED=$(SEED) build/release/tests/unit_test_workload
+
+TIER ?= quick
+torture: set-up-check
+	@$(MAKE) build
+	@python3 tests/torture/torture.py --tier $(TIER) --rows "$(ROWS)" --seed "$(if $(SEED),$(SEED),1)" \
+		$(if $(filter full,$(TIER)),$(if $(ROWS),,--docs)) build/release
+
+mutants controls: set-up-check
+	@$(MAKE) build
+	@python3 tests/mutants/mutants.py $(if $(filter controls,$@),--controls) build/release
 
 check-asan check-tsan: check-%: set-up-check
 	@mkdir -p build

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plants the bugs of bugs.py one by one in a copy of the sources, and tells which test catches each.
 
-    mutants.py [--only WORDS] BUILD
+    mutants.py [--only WORDS] [--controls] BUILD
 
 BUILD is a build directory whose engines are used; the copy lies in BUILD/../mutants. Writes mutants.json there.
-Exit status 1 if a named one, or more than two in all, were not caught.
+Exit status 1 if a named one, or more than two in all, were not caught. --controls: each row of the torture table runs
+with the bug that it names as its control, and has to fail.
 """
 import argparse
 import json
@@ -18,6 +19,9 @@ import time
 
 import bugs
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../torture"))
+import rows  # noqa: E402
+
 NEEDED, SPARED = 40, 2
 LIMIT = 180
 
@@ -27,17 +31,19 @@ def shell(command, **more):
                           stdin=subprocess.DEVNULL, **more)
 
 
-def target_of(killer):
+def targets_of(killer):
     kind, name = killer.split(" ", 1)
-    return {"row": "torture", "unit": f"unit_test_{name}", "fuzz": f"fuzz_{name}_corpus"}[kind]
+    if kind == "system":
+        return [f"system_test_{name}", f"host_{name}"]
+    return [{"row": "torture", "unit": f"unit_test_{name}", "fuzz": f"fuzz_{name}_corpus"}[kind]]
 
 
 def command_of(killer, source, build):
     kind, name = killer.split(" ", 1)
     if kind == "row":
         return [f"{build}/tests/torture", name, "quick"]
-    if kind == "unit":
-        return [f"{build}/tests/unit_test_{name}"]
+    if kind in ("unit", "system"):
+        return [f"{build}/tests/{kind}_test_{name}"]
     return [f"{build}/tests/fuzz_{name}_corpus", f"{source}/tests/fuzz/corpus/{name}"]
 
 
@@ -66,10 +72,14 @@ class Copy:
                 continue
             if not os.path.exists(to) or open(from_, "rb").read() != open(to, "rb").read():
                 shutil.copy(from_, to)
+        # An engine, if it is there, for what is about the engine's own threads.
+        wasmtime = shell([f"{root}/tools/engine-wasmtime", "--have"]).stdout.strip()
+        os.environ.update(WASMCACHE_BINARY_DIR=self.build, TEST_BIN_DIR=f"{self.build}/tests")
         done = shell(["cmake", "-S", self.source, "-B", self.build, "-DCMAKE_BUILD_TYPE=Release",
-                      "-DCMAKE_C_FLAGS_RELEASE=-O1 -g", "-DWASMCACHE_TOOL=OFF", "-DWASMTIME_ROOT=", "-DWASMER_ROOT="])
+                      "-DCMAKE_C_FLAGS_RELEASE=-O1 -g", "-DWASMCACHE_TOOL=OFF", f"-DWASMTIME_ROOT={wasmtime}", "-DWASMER_ROOT="])
         if done.returncode:
             sys.exit(done.stdout)
+        self.has_engine = bool(wasmtime)
 
     def make(self, targets):
         return shell(["cmake", "--build", self.build, "-j", str(os.cpu_count() or 1), "--target", *targets])
@@ -88,7 +98,7 @@ def caught_by(copy, bug):
         file.write(text.replace(bug.old, bug.new))
     try:
         for killer in bug.killers:
-            done = copy.make([target_of(killer)])
+            done = copy.make(targets_of(killer))
             if done.returncode:
                 return None, "it does not compile: " + next((l for l in done.stdout.splitlines() if "error:" in l), "?")
             try:
@@ -103,15 +113,66 @@ def caught_by(copy, bug):
             file.write(text)
 
 
+def fails_with(copy, bug, row, root):
+    """Does the row fail on a build with the bug? (true, how)."""
+    with open(copy.path(bug), encoding="utf-8") as file:
+        text = file.read()
+    if text.count(bug.old) != 1:
+        return False, f"the bug's place is there {text.count(bug.old)} times"
+    with open(copy.path(bug), "w", encoding="utf-8") as file:
+        file.write(text.replace(bug.old, bug.new))
+    try:
+        targets = ["torture"] + [p.command[0].rsplit("/", 1)[1] for p in row.parts if "_test_" in p.command[0]]
+        targets += [t.replace("system_test_", "host_") for t in targets if t.startswith("system_test_")]
+        done = copy.make(targets)
+        if done.returncode:
+            return False, "it does not compile"
+        done = shell([sys.executable, f"{root}/tests/torture/torture.py", "--tier", row.parts[0].tier, "--rows", row.number,
+                      copy.build], timeout=1200)
+        lines = [l for l in done.stdout.splitlines() if l.startswith(f"row {row.number}: ")]
+        return "1 failed" in done.stdout, lines[0].split(": ", 1)[1] if lines else done.stdout.strip()[-100:]
+    finally:
+        with open(copy.path(bug), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def run_controls(copy, root):
+    by_name = {b.name: b for b in bugs.BUGS}
+    results = []
+    for row in rows.ROWS:
+        if not row.control:
+            results.append({"row": row.number, "control": "", "fails": False, "how": "it has none"})
+        else:
+            fails, how = fails_with(copy, by_name[row.control], row, root)
+            results.append({"row": row.number, "control": row.control, "fails": fails, "how": how})
+        r = results[-1]
+        print(f"{'fails' if r['fails'] else 'PASSES' if r['control'] else 'none':6}  row {r['row']:>2}  {r['control']:50}  "
+              f"{r['how'][:110]}", flush=True)
+    with open(os.path.join(os.path.dirname(copy.source), "controls.json"), "w", encoding="utf-8") as file:
+        json.dump(results, file, indent=1)
+        file.write("\n")
+    good = sum(1 for r in results if r["fails"])
+    having = sum(1 for r in results if r["control"])
+    print(f"controls: {good} of {having} rows fail with their bug, {len(results) - having} have none")
+    return 0 if good == having else 1
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("build")
     parser.add_argument("--only", default="", help="those that have these words in their names")
+    parser.add_argument("--controls", action="store_true")
     options = parser.parse_args()
     root = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
     copy = Copy(root, options.build)
+    if options.controls:
+        return run_controls(copy, root)
     chosen = [b for b in bugs.BUGS if options.only in b.name]
-    targets = sorted({target_of(k) for b in chosen for k in b.killers})
+    if not copy.has_engine:
+        for bug in chosen:
+            bug.killers = [k for k in bug.killers if not k.startswith("system")]
+        chosen = [b for b in chosen if b.killers]
+    targets = sorted({t for b in chosen for k in b.killers for t in targets_of(k)})
     done = copy.make(targets)
     if done.returncode:
         sys.exit(done.stdout[-3000:])

@@ -97,18 +97,6 @@ static void at_call(struct trace_call *call, void *payload)
 
 enum { SECONDS = 20 };
 
-/* The calls whose manual pages have EINTR: that is no failure. */
-static int can_be_interrupted(const char *call)
-{
-    static const char *const calls[] = {"openat", "openat2", "close",     "read",      "write",
-                                        "pread64", "pwrite64", "fsync",   "fdatasync", "flock",
-                                        "fallocate", "statfs", "fstatfs", "getrandom"};
-    for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++)
-        if (strcmp(calls[i], call) == 0)
-            return 1;
-    return 0;
-}
-
 static void run_one(struct lab *lab, const struct lab_act *act, struct fault *f)
 {
     struct trace_end end;
@@ -123,7 +111,7 @@ static void run_one(struct lab *lab, const struct lab_act *act, struct fault *f)
                 f->met ? f->call : "none");
     if (f->met && f->harm == HARM_FAIL && !f->sticky && !f->second) {
         lab_check_message(lab, f->error);
-        if (f->error == EINTR && can_be_interrupted(f->call))
+        if (f->error == EINTR && trace_can_be_interrupted(f->call))
             tally_check(lab->tally, 'X', lab_returned(lab) == f->without,
                         "one EINTR made it return %d", lab_returned(lab));
     }

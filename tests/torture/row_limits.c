@@ -304,11 +304,59 @@ void row_process_limits(struct row_run *run)
 
 /* ---- row 9 ---- */
 
+static void look_on(struct trace_call *call, void *payload)
+{
+    (void)call;
+    (void)payload;
+}
+
 static volatile sig_atomic_t signals;
 static void on_storm(int signal)
 {
     (void)signal;
     signals++;
+}
+
+/* What a kernel answers when a signal came, at random: on a local file system it hardly ever does. */
+struct interruptions {
+    uint64_t seed;
+    unsigned long given;
+};
+
+static void interrupt(struct trace_call *call, void *payload)
+{
+    struct interruptions *i = payload;
+    i->seed = i->seed * UINT64_C(6364136223846793005) + 1442695040888963407u;
+    if (call->at_exit || !trace_can_be_interrupted(call->name) || (i->seed >> 40) % 3)
+        return;
+    i->given++;
+    trace_fail(call, EINTR);
+}
+
+static void interrupted_acts(struct row_run *run)
+{
+    struct lab lab;
+    struct interruptions i = {run->seed, 0};
+    const unsigned rounds = run->tier == TIER_QUICK ? 4 : 40;
+    if (trace_missing())
+        return;
+    lab_init(&lab, run->tally, WASMCACHE_DURABLE, 0);
+    for (unsigned round = 0; round < rounds; round++)
+        for (unsigned a = 0; a < lab_act_count; a++) {
+            struct trace_end end;
+            int without;
+            lab_prepare(&lab, &lab_acts[a]);
+            trace(&end, lab_child, &lab, look_on, NULL, SECONDS);
+            without = lab_returned(&lab);
+            lab_prepare(&lab, &lab_acts[a]);
+            trace(&end, lab_child, &lab, interrupt, &i, SECONDS);
+            tally_about(run->tally, "%s, a third of all calls interrupted", lab_acts[a].name);
+            tally_check(run->tally, 'X', lab_returned(&lab) == without, "it returned %d, not %d",
+                        lab_returned(&lab), without);
+            lab_check(&lab, &end, LAB_PLAIN);
+        }
+    tally_check(run->tally, 'X', i.given > 50, "only %lu calls were interrupted", i.given);
+    lab_end(&lab);
 }
 
 void row_signals(struct row_run *run)
@@ -360,4 +408,5 @@ void row_signals(struct row_run *run)
     tally_note(t, "%d signals in %u operations", (int)signals, operations);
     r.engine.wrong = 0;
     rig_end(&r);
+    interrupted_acts(run);
 }

@@ -119,6 +119,17 @@ static const struct known *known_of(const struct trace_call *call)
     return NULL;
 }
 
+int trace_can_be_interrupted(const char *call)
+{
+    static const char *const calls[] = {"openat", "openat2", "close",     "read",      "write",
+                                        "pread64", "pwrite64", "fsync",   "fdatasync", "flock",
+                                        "fallocate", "statfs", "fstatfs", "getrandom"};
+    for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++)
+        if (strcmp(calls[i], call) == 0)
+            return 1;
+    return 0;
+}
+
 void trace_fail(struct trace_call *call, int error)
 {
     call->order = FAIL;

@@ -54,6 +54,8 @@ void trace_kill(struct trace_call *call);
 
 /* 1 if the call has a count of bytes, which is set in *count. */
 int trace_counts_bytes(const struct trace_call *call, uint64_t *count);
+/* 1 for the calls whose manual pages have EINTR, which then is no failure. */
+int trace_can_be_interrupted(const char *name);
 /* The path argument of the call as text, "" if it has none. */
 const char *trace_path(const struct trace_call *call, char *out, unsigned size);
 
