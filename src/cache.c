@@ -59,7 +59,7 @@ void wc_sized_out(void *to, const void *from, size_t from_size)
 static int check_options(const wasmcache_options *o, struct wc_error *err)
 {
     const unsigned known = WASMCACHE_DURABLE | WASMCACHE_READ_ONLY | WASMCACHE_REPRODUCIBLE |
-                           WASMCACHE_LEGACY | WASMCACHE_SEALED;
+                           WASMCACHE_LEGACY | WASMCACHE_SEALED | WASMCACHE_MAP_REMOTE;
     const char *wrong = NULL;
     if (o->flags & ~known)
         wrong = "unknown flags";

@@ -115,6 +115,11 @@ int wc_load_counted(wasmcache_module **out, struct wc_call *call, const wasmcach
 int wc_load_opened(struct wc_call *call, const struct wc_store *store,
                    const struct wc_folder *folder, struct wc_entry_file *file,
                    const wasmcache_key *key, void **native, struct wc_error *err);
+/* Does a page of the file that was there stay there, as far as the file system goes? */
+int wc_may_be_mapped(const struct wasmcache *cache, const struct wc_entry_file *file);
+/* From bytes in memory, which the engine copies. EENGINE. */
+int wc_engine_load_copy(struct wc_call *call, const uint8_t *bytes, size_t size, void **native,
+                        struct wc_error *err);
 /* The engine's part of it: from the descriptor if the engine maps files, else from its
  * bytes. EENGINE: the engine does not load it. EIO, ENOMEM: it was not asked. */
 int wc_engine_load(struct wc_call *call, const struct wc_entry_file *file, void **native,

@@ -8,6 +8,7 @@
  * damaged entry. An engine gives no reason that can be told apart: where it refuses what looks
  * right, and the process is short of what it may have needed, the file stays.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,10 +46,11 @@ static int judge_refusal(const struct wc_entry_file *file, size_t size, struct w
     return useless(file, why, err);
 }
 
-static int load_plain(struct wc_call *call, const struct wc_entry_file *file, void **native,
-                      struct wc_error *err)
+static int load_plain(struct wc_call *call, const struct wc_entry_file *file, const uint8_t *read,
+                      void **native, struct wc_error *err)
 {
-    int rc = wc_engine_load(call, file, native, err);
+    int rc = read ? wc_engine_load_copy(call, read, (size_t)file->st.size, native, err)
+                  : wc_engine_load(call, file, native, err);
     return rc == WASMCACHE_EENGINE ? judge_refusal(file, (size_t)file->st.size, err) : rc;
 }
 
@@ -68,9 +70,7 @@ static int begins_as_artifact(const struct wc_call *call, const uint8_t *bytes, 
 static int load_compressed(struct wc_call *call, const struct wc_entry_file *file,
                            const uint8_t *bytes, void **native, struct wc_error *err)
 {
-    const wasmcache_attachment *a = call->attachment;
     const size_t size = (size_t)file->st.size;
-    void *error = NULL;
     uint8_t *artifact;
     size_t length;
     int rc = 0;
@@ -86,12 +86,38 @@ static int load_compressed(struct wc_call *call, const struct wc_entry_file *fil
     if (wc_lzw_decode(artifact, length, bytes, size) < 0)
         rc = wc_fail(err, WASMCACHE_EBUSY, 0, NULL, file->path, "%s changed while it was read",
                      file->path);
-    else if (a->table.deserialize(a->engine, call->kind, artifact, length, native, &error))
-        rc = wc_engine_failure(a, error, "deserialize", err);
+    else
+        rc = wc_engine_load_copy(call, artifact, length, native, err);
     free(artifact);
     if (rc == 0)
         call->report.artifact_bytes = length;
     return rc == WASMCACHE_EENGINE ? judge_refusal(file, length, err) : rc;
+}
+
+/* All of the file in memory: mapped, or read (*read, to be freed) where it may not be. */
+static int get_bytes(const struct wc_call *call, const struct wc_entry_file *file,
+                     const void **bytes, uint8_t **read, struct wc_error *err)
+{
+    const size_t size = (size_t)file->st.size;
+    int64_t rc;
+    *read = NULL;
+    if (wc_may_be_mapped(call->attachment->cache, file)) {
+        rc = wc_os_map(file->fd, size, bytes);
+        return rc == 0 ? 0
+                       : wc_fail(err, wc_error_of_errno((int)rc), (int)rc, "mmap", file->path,
+                                 "Cannot map %s", file->path);
+    }
+    *read = malloc(size);
+    if (!*read)
+        return wc_fail(err, WASMCACHE_ENOMEM, ENOMEM, "malloc", file->path, "No memory to read %s",
+                       file->path);
+    *bytes = *read;
+    rc = wc_os_pread(file->fd, *read, size, 0);
+    if (rc == (int64_t)size)
+        return 0;
+    free(*read);
+    return wc_fail(err, WASMCACHE_EIO, rc < 0 ? (int)rc : EIO, "pread", file->path,
+                   "Cannot read all of %s", file->path);
 }
 
 int wc_load_legacy(struct wc_call *call, const struct wc_entry_file *file, void **native,
@@ -100,25 +126,28 @@ int wc_load_legacy(struct wc_call *call, const struct wc_entry_file *file, void 
     const int told = call->attachment->table.artifact_version != NULL;
     const size_t size = (size_t)file->st.size;
     const void *bytes;
+    uint8_t *read;
     enum form form;
     int rc;
 
     if (!size)
         return useless(file, "it is empty", err);
-    rc = wc_os_map(file->fd, size, &bytes);
+    rc = get_bytes(call, file, &bytes, &read, err);
     if (rc < 0)
-        return wc_fail(err, wc_error_of_errno(rc), rc, "mmap", file->path, "Cannot map %s",
-                       file->path);
+        return rc;
     form = form_of(call, bytes, size);
     if (form == OTHER_VERSION)
         rc = useless(file, "it is an artifact of another version", err);
     else if (form == ARTIFACT)
-        rc = load_plain(call, file, native, err);
+        rc = load_plain(call, file, read, native, err);
     else
         /* An engine whose artifacts cannot be told by their first bytes is asked. */
-        rc = told ? WASMCACHE_ECORRUPT : load_plain(call, file, native, err);
+        rc = told ? WASMCACHE_ECORRUPT : load_plain(call, file, read, native, err);
     if (rc == WASMCACHE_ECORRUPT && form == UNKNOWN)
         rc = load_compressed(call, file, bytes, native, err);
-    wc_os_unmap(bytes, size);
+    if (read)
+        free(read);
+    else
+        wc_os_unmap(bytes, size);
     return rc;
 }

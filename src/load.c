@@ -4,6 +4,7 @@
  * descriptor again, or is handed its bytes.
  */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "call.h"
@@ -37,13 +38,21 @@ static int engine_load_file(struct wc_call *call, const struct wc_entry_file *fi
     return wc_engine_failure(a, error, "deserialize_file", err);
 }
 
+int wc_engine_load_copy(struct wc_call *call, const uint8_t *bytes, size_t size, void **native,
+                        struct wc_error *err)
+{
+    wasmcache_attachment *a = call->attachment;
+    void *error = NULL;
+    if (a->table.deserialize(a->engine, call->kind, bytes, size, native, &error) == 0)
+        return 0;
+    return wc_engine_failure(a, error, "deserialize", err);
+}
+
 /* From the bytes of the same file, which the engine copies. EBUSY as above. */
 static int engine_load_bytes(struct wc_call *call, const struct wc_entry_file *file, void **native,
                              struct wc_error *err)
 {
-    wasmcache_attachment *a = call->attachment;
     const size_t size = (size_t)file->trailer.artifact_bytes;
-    void *error = NULL;
     const void *bytes;
     int rc = wc_os_map(file->fd, size, &bytes);
     if (rc < 0)
@@ -54,10 +63,30 @@ static int engine_load_bytes(struct wc_call *call, const struct wc_entry_file *f
         return wc_fail(err, WASMCACHE_EBUSY, 0, NULL, file->path, "%s changed after it was opened",
                        file->path);
     }
-    rc = a->table.deserialize(a->engine, call->kind, bytes, size, native, &error);
-    if (rc)
-        rc = wc_engine_failure(a, error, "deserialize", err);
+    rc = wc_engine_load_copy(call, bytes, size, native, err);
     wc_os_unmap(bytes, size);
+    return rc;
+}
+
+/* Of a server's or another process's file system a page that was there can be gone when it is looked
+ * at again, which ends the process: the bytes are read, checked where they are then, and handed to
+ * the engine, which copies them. */
+static int engine_load_read(struct wc_call *call, const struct wc_entry_file *file, void **native,
+                            struct wc_error *err)
+{
+    struct wc_error why;
+    uint8_t *bytes;
+    int rc = wc_entry_file_read(file, &bytes, err);
+    if (rc < 0)
+        return rc;
+    rc = wc_engine_load_copy(call, bytes, (size_t)file->trailer.artifact_bytes, native, err);
+    free(bytes);
+    if (rc == 0) {
+        wc_error_init(&why);
+        wc_error_describe(&why, WASMCACHE_EIO, 0, NULL, file->path,
+                          "Read, not mapped: the file system is not a local one that is known");
+        wc_call_tell(call, WASMCACHE_EVENT_FALLBACK, file->path, &why, 0);
+    }
     return rc;
 }
 
@@ -113,24 +142,20 @@ static int is_sealed(const struct wasmcache *cache, const struct wc_store *store
 }
 
 /* Sees to it that the artifact is what was saved. As wc_entry_file_verify(). */
-static int check_artifact(struct wc_call *call, const struct wc_store *store,
-                          const struct wc_folder *folder, struct wc_entry_file *file,
-                          struct wc_stamp *stamp, struct wc_error *err)
+static int check_artifact(struct wc_call *call, struct wc_entry_file *file, struct wc_stamp *stamp,
+                          struct wc_error *err)
 {
-    const struct wasmcache *cache = call->attachment->cache;
-    int rc;
-
-    if (cache->verify == WASMCACHE_VERIFY_NEVER || is_sealed(cache, store, folder))
-        return 0;
-    if (cache->verify == WASMCACHE_VERIFY_ONCE)
-        wc_stamp_find(stamp, &call->look, file, cache->verify_seconds);
-    file->checked = stamp->found;
-    if (file->checked)
-        return 0;
-    rc = wc_entry_file_verify(file, err);
+    int rc = wc_entry_file_verify(file, err);
     if (rc == 0)
         wc_stamp_make(stamp, &call->look, file);
     return rc;
+}
+
+/* A stamp says already that it is a local one. */
+int wc_may_be_mapped(const struct wasmcache *cache, const struct wc_entry_file *file)
+{
+    return file->checked || cache->store.flags & WASMCACHE_MAP_REMOTE ||
+           wc_os_settles_after_ns(file->fd) > 0;
 }
 
 /* Straight away where the folder was judged a moment ago and the file opens; else it is found out
@@ -155,13 +180,24 @@ int wc_load_opened(struct wc_call *call, const struct wc_store *store,
                    const struct wc_folder *folder, struct wc_entry_file *file,
                    const wasmcache_key *key, void **native, struct wc_error *err)
 {
+    const struct wasmcache *cache = call->attachment->cache;
+    const int checks = file->has_trailer && cache->verify != WASMCACHE_VERIFY_NEVER &&
+                       !is_sealed(cache, store, folder);
     struct wc_stamp stamp = {.found = 0};
-    int rc = file->has_trailer ? check_artifact(call, store, folder, file, &stamp, err) : 0;
+    int maps, rc = 0;
+
+    if (checks && cache->verify == WASMCACHE_VERIFY_ONCE)
+        wc_stamp_find(&stamp, &call->look, file, cache->verify_seconds);
+    file->checked = stamp.found;
+    maps = !file->has_trailer || wc_may_be_mapped(cache, file);
+    if (maps && checks && !stamp.found)
+        rc = check_artifact(call, file, &stamp, err);
     if (rc < 0)
         return rc;
     call->report.artifact_bytes = file->trailer.artifact_bytes;
-    rc = file->has_trailer ? wc_engine_load(call, file, native, err)
-                           : wc_load_legacy(call, file, native, err);
+    rc = !file->has_trailer ? wc_load_legacy(call, file, native, err)
+         : maps             ? wc_engine_load(call, file, native, err)
+                            : engine_load_read(call, file, native, err);
     if (rc == WASMCACHE_EBUSY && file->checked) { /* once more; who goes on changing it has no hit */
         stamp.found = 0;
         rc = wc_entry_file_verify(file, err);

@@ -245,6 +245,51 @@ static int digest_artifact(const struct wc_entry_file *file, struct wc_digest *o
     return rc;
 }
 
+static int damaged(const struct wc_entry_file *file, struct wc_error *err)
+{
+    return wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, file->path,
+                   "%s is damaged: its bytes do not match their digest", file->path);
+}
+
+static int digest_of(struct wc_digest *out, const struct wc_entry_file *file, const uint8_t *bytes,
+                     size_t size, struct wc_error *err)
+{
+    struct wc_digest_state *state = wc_digest_start(file->trailer.digest.kind);
+    if (!state)
+        return wc_fail(err, WASMCACHE_ENOMEM, ENOMEM, "malloc", file->path, "No memory to check %s",
+                       file->path);
+    wc_digest_add(state, bytes, size);
+    wc_digest_finish(state, out);
+    return 0;
+}
+
+int wc_entry_file_read(const struct wc_entry_file *file, uint8_t **out, struct wc_error *err)
+{
+    const size_t size = (size_t)file->trailer.artifact_bytes;
+    uint8_t *bytes = malloc(size);
+    struct wc_digest digest;
+    int64_t n;
+    int rc;
+    if (!bytes)
+        return wc_fail(err, WASMCACHE_ENOMEM, ENOMEM, "malloc", file->path, "No memory to read %s",
+                       file->path);
+    n = wc_os_pread(file->fd, bytes, size, 0);
+    if (n < 0)
+        rc = wc_fail(err, wc_error_of_errno((int)n), (int)n, "pread", file->path, "Cannot read %s",
+                     file->path);
+    else if ((uint64_t)n != size)
+        rc = ended_early(file, err);
+    else
+        rc = digest_of(&digest, file, bytes, size, err);
+    if (rc == 0 && memcmp(digest.bytes, file->trailer.digest.bytes, sizeof(digest.bytes)) != 0)
+        rc = damaged(file, err);
+    if (rc == 0)
+        *out = bytes;
+    else
+        free(bytes);
+    return rc;
+}
+
 int wc_entry_file_unchanged(const struct wc_entry_file *file)
 {
     struct wc_os_stat now;
@@ -263,8 +308,7 @@ int wc_entry_file_verify(struct wc_entry_file *file, struct wc_error *err)
         if (rc < 0)
             return rc;
         if (memcmp(digest.bytes, file->trailer.digest.bytes, sizeof(digest.bytes)) != 0)
-            return wc_fail(err, WASMCACHE_ECORRUPT, 0, NULL, file->path,
-                           "%s is damaged: its bytes do not match their digest", file->path);
+            return damaged(file, err);
         rc = wc_os_fstat(file->fd, &now);
         if (rc < 0)
             return wc_fail(err, wc_error_of_errno(rc), rc, "fstat", file->path, "Cannot look at %s",

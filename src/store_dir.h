@@ -86,6 +86,10 @@ int wc_entry_file_unchanged(const struct wc_entry_file *file);
  * changing; EIO, ENOMEM: it could not be read. */
 int wc_entry_file_verify(struct wc_entry_file *file, struct wc_error *err);
 
+/* Reads the artifact, all of it, into memory that the caller frees, and checks its digest there.
+ * ECORRUPT; EIO, ENOMEM: it could not be read. */
+int wc_entry_file_read(const struct wc_entry_file *file, uint8_t **out, struct wc_error *err);
+
 void wc_entry_file_close(struct wc_entry_file *file);
 
 /* ---- removal (remove.c) ---- */

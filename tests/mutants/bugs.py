@@ -120,6 +120,7 @@ BUGS = [
         "                           offset + (uint64_t)set_place(set, about, look->owner) * SLOT);\n    }", "row 42", "unit hint"),
     Bug("only the directory itself overlaps", "overlap.c", "        if (same(&here, wanted)) {", "        if (depth == 0 && same(&here, wanted)) {", "unit overlap"),
     Bug("the library may be unloaded while its threads run", "executor.c", "    rc = wc_os_stay_loaded(&here);", "    rc = 0;", "system exit.wasmtime"),
+    Bug("what lies elsewhere is mapped", "load.c", "    return file->checked || cache", "    return 1 || cache", "row 26", "unit attacks"),
     # ---- keys ----
     Bug("filed under what the source was, not what was compiled", "get.c",
         "        rc = wc_input_unchanged(&get->input, &get->content, &err);\n    if (rc == 0 && wc_later_save", "        rc = 0;\n    if (rc == 0 && wc_later_save", "unit source", "unit get", "unit attacks"),

@@ -31,6 +31,7 @@ static const struct {
     {"13", row_compound, 0}, {"14", row_writers, 0},  {"15", row_stampede, 0},
     {"16", row_forked, 0},   {"18", row_removal, 0},  {"22", row_bits, 0},
     {"23", row_torn, 0},     {"24", row_foreign, 0},  {"32", row_changed_in_use, 0},
+    {"26", row_bad_pages, 0},
     {"20", row_pulled, 0},   {"21", row_clock, 0},    {"28", row_names, 0},
     {"36", row_junk, 0},     {"37", row_leak, 0},     {"42", row_hints, 0},
 };

@@ -52,6 +52,9 @@ int row_places_descriptors(void);
 /* row_power.c */
 void row_power(struct row_run *run);
 
+/* row_server.c */
+void row_bad_pages(struct row_run *run);
+
 /* row_reorder.c */
 void row_reorder(struct row_run *run);
 

@@ -69,6 +69,7 @@ ROWS = [
     Row("22", "bits that flip", own("22"), control="the digest is of the head only"),
     Row("23", "torn entries", own("23"), control="the file may be longer than the trailer says"),
     Row("24", "sound entries in the wrong place", own("24"), control="the key is not compared"),
+    Row("26", "a server does not give a page", own("26"), control="what lies elsewhere is mapped"),
     Row("28", "names that lead outside", own("28"), control="names may have slashes"),
     Row("29", "planted objects", unit("planted", "WDK", r"([0-9]+) cases"),
         control="links are followed"),

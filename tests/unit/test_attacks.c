@@ -316,6 +316,54 @@ static void a_page_that_cannot_be_read_is_a_miss_and_stays(void **state)
     assert_int_equal(rig_load(r, wasm, NULL), 0);
 }
 
+static void flip_an_artifact_bit(void *argument)
+{
+    struct rig *r = argument;
+    scratch_flip(rig_entry(r, wasm), 400);
+}
+
+/* On the file system of a server or of another process: no page of it is looked at twice. */
+static void what_lies_elsewhere_is_read_once_and_not_mapped(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    r->engine.artifact_size = 3000000;
+    r->options.verify = WASMCACHE_VERIFY_ALWAYS;
+    rig_open(r);
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    wc_os_settles_forced = 0;
+    fake_engine_reset(&r->engine);
+    seam_record();
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    seam_off();
+    assert_int_equal(report.outcome, WASMCACHE_HIT);
+    assert_int_equal(r->engine.files, 0);
+    assert_int_equal(r->engine.deserializes, 1);
+    assert_true(seam_calls_of("pread") <= 3); /* the trailer, the artifact, when it was used */
+    assert_int_equal(seam_calls_of("map") + seam_calls_of("view"), 0);
+    assert_int_equal(rig_events_of(r, WASMCACHE_EVENT_FALLBACK), 1);
+    /* Damage is found in what was read. */
+    seam_act_call("pread", 2, flip_an_artifact_bit, r);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    seam_off();
+    assert_int_equal(report.reason, WASMCACHE_REASON_CORRUPT);
+    /* What cannot be read stays. */
+    assert_int_equal(rig_load(r, wasm, NULL), 0);
+    seam_fail_call("pread", 2, EIO);
+    assert_int_equal(rig_load(r, wasm, &report), WASMCACHE_EIO);
+    seam_off();
+    assert_int_equal(rig_load(r, wasm, NULL), 0);
+    /* Unless it is to be mapped there too. */
+    rig_close(r);
+    r->options.flags = WASMCACHE_MAP_REMOTE;
+    rig_open(r);
+    fake_engine_reset(&r->engine);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    assert_int_equal(r->engine.files, 1);
+    wc_os_settles_forced = -1;
+    assert_int_equal(r->engine.wrong, 0);
+}
+
 static void flip_and_date(void *argument)
 {
     struct rig *r = argument;
@@ -741,6 +789,7 @@ int main(void)
         TEST(another_users_link_in_place_of_the_directory_is_refused),
         TEST(an_entry_that_is_cut_while_it_is_checked_is_a_miss),
         TEST(a_page_that_cannot_be_read_is_a_miss_and_stays),
+        TEST(what_lies_elsewhere_is_read_once_and_not_mapped),
         TEST(what_changes_between_its_check_and_the_engine_is_checked_again),
         TEST(bytes_that_do_not_come_are_a_miss_and_the_entry_stays),
         TEST(what_cannot_be_mapped_is_read),
