@@ -244,11 +244,11 @@ void wc_memory_forget_key(struct wc_memory *memory, const char *engine_namespace
 
 /* ---- room ---- */
 
+/* For `bytes` more, which are not more than it may have in all. */
 static int is_full(const struct wc_memory *memory, uint64_t bytes)
 {
     const uint64_t held = atomic_load(&memory->bytes);
-    return atomic_load(&memory->count) >= memory->count_max || bytes > memory->bytes_max ||
-           held > memory->bytes_max - bytes;
+    return atomic_load(&memory->count) >= memory->count_max || held > memory->bytes_max - bytes;
 }
 
 /* What nobody can find any more goes first, whoever holds it. */

@@ -98,7 +98,7 @@ static int recall(struct wc_input *input, wasmcache_key *key, struct wc_hint_loo
 {
     struct wc_os_stat st;
     struct wc_hint hint;
-    *known = look && look->hints && identify(input, &st) == 0 && st.type == WC_OS_FILE &&
+    *known = look && identify(input, &st) == 0 && st.type == WC_OS_FILE &&
              wc_hint_of_file(about, look->hints, WC_HINT_SOURCE, &st);
     if (!*known || !wc_hint_get(look, about, &hint))
         return 0;
