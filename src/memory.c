@@ -97,8 +97,7 @@ void wc_memory_free(struct wc_memory *memory)
 {
     if (!memory)
         return;
-    if (is_usable(memory)) { /* else the modules are the parent's, and the locks too */
-        wc_memory_forget(memory, NULL);
+    if (is_usable(memory)) { /* else the locks are the parent's */
         for (int i = 0; i < WC_STRIPES; i++)
             pthread_mutex_destroy(&memory->locks[i].mutex);
     }
@@ -211,7 +210,7 @@ static int sweep(struct wc_memory *memory, int (*goes)(const struct item *item, 
 
 static int is_of_attachment(const struct item *item, const void *what)
 {
-    return !what || item->attachment == what;
+    return item->attachment == what;
 }
 
 void wc_memory_forget(struct wc_memory *memory, const wasmcache_attachment *attachment)
@@ -230,7 +229,7 @@ static int is_named(const struct item *item, const void *what)
     const struct named *named = what;
     const struct wc_identity *identity =
         atomic_load_explicit(&item->attachment->identity, memory_order_acquire);
-    return memcmp(&item->key, named->key, sizeof(item->key)) == 0 && identity &&
+    return memcmp(&item->key, named->key, sizeof(item->key)) == 0 &&
            strcmp(identity->engine_namespace, named->engine_namespace) == 0;
 }
 
