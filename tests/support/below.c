@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -20,10 +21,13 @@
 
 static struct {
     atomic_int on; /* other threads of a test look only at this */
-    const char *call;
-    long result;
-    int error;
-    unsigned left;
+    struct use {
+        const char *call;
+        long result;
+        int error;
+        unsigned after, left;
+    } uses[4];
+    unsigned use_count, last;
     const char *path, *other;
     struct dl_phdr_info *images;
     size_t image_count;
@@ -31,10 +35,16 @@ static struct {
 
 static void start(const char *call, long result, int error, unsigned times)
 {
-    now.call = call;
-    now.result = result;
-    now.error = error;
-    now.left = times;
+    const struct use use = {call, result, error, 0, times};
+    unsigned at = 0;
+    while (at < now.use_count && now.uses[at].left)
+        at++;
+    if (at == sizeof(now.uses) / sizeof(*now.uses))
+        abort();
+    now.uses[at] = use;
+    now.last = at;
+    if (at == now.use_count)
+        now.use_count++;
     atomic_store(&now.on, 1);
 }
 
@@ -46,6 +56,11 @@ void below_fail(const char *call, int error, unsigned times)
 void below_give(const char *call, long result, unsigned times)
 {
     start(call, result, 0, times);
+}
+
+void below_after(unsigned calls)
+{
+    now.uses[now.last].after = calls;
 }
 
 void below_open(const char *path, const char *other)
@@ -64,9 +79,11 @@ void below_images(struct dl_phdr_info *images, size_t count)
 
 unsigned below_off(void)
 {
-    const unsigned left = now.left;
+    unsigned left = 0;
     atomic_store(&now.on, 0);
-    now.left = 0;
+    for (unsigned i = 0; i < now.use_count; i++)
+        left += now.uses[i].left;
+    now.use_count = 0;
     now.path = now.other = NULL;
     now.images = NULL;
     return left;
@@ -75,13 +92,21 @@ unsigned below_off(void)
 /* 1: the call comes to *result. */
 static int meets(const char *call, long *result)
 {
-    if (!atomic_load(&now.on) || !now.left || strcmp(call, now.call) != 0)
-        return 0;
-    now.left--;
-    *result = now.result;
-    if (now.error)
-        errno = now.error;
-    return 1;
+    for (unsigned i = 0; atomic_load(&now.on) && i < now.use_count; i++) {
+        struct use *use = &now.uses[i];
+        if (!use->left || strcmp(call, use->call) != 0)
+            continue;
+        if (use->after) {
+            use->after--;
+            return 0;
+        }
+        use->left--;
+        *result = use->result;
+        if (use->error)
+            errno = use->error;
+        return 1;
+    }
+    return 0;
 }
 
 static const char *path_of(const char *path)

@@ -12,7 +12,7 @@
  *     assert_int_equal(wc_os_pread(...), ...);
  *     assert_int_equal(below_off(), 0);         // it was met
  *
- * One use at a time, one thread.
+ * Up to four uses at a time, one thread.
  */
 
 #include <dlfcn.h>
@@ -23,6 +23,8 @@
 void below_fail(const char *call, int error, unsigned times);
 /* The next `times` calls return `result` and do nothing. */
 void below_give(const char *call, long result, unsigned times);
+/* What was asked for last begins with the call after so many that are as ever. */
+void below_after(unsigned calls);
 /* The file `other` is opened where the library wants the one at `path`. */
 void below_open(const char *path, const char *other);
 /* These images are loaded, and no others. */

@@ -25,7 +25,7 @@
 #include "spoil.h"
 
 /* The first few also with what is used where something is missing; the last ones are for mounts. */
-enum { AGAIN = 4, MOUNTS = 9 };
+enum { AGAIN = 4, MOUNTS = 10 };
 static const int errors[] = {ENOENT, EEXIST, EPERM, EINVAL,     ENOTDIR, ELOOP,
                              EACCES, EROFS,  EXDEV, EOPNOTSUPP, ESTALE,  ENOTCONN};
 static const char wasm[] = "the module in question";

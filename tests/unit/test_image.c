@@ -21,6 +21,11 @@
 /* An image with one loaded segment, which has the notes. */
 struct image {
     uint8_t bytes[256];
+    /* Behind it, as what a dynamic section tells of is. */
+    char strings[16];
+    ElfW(Sym) symbols[2];
+    ElfW(Rela) relocations[2];
+    ElfW(Dyn) dynamic[5];
     ElfW(Phdr) headers[3];
     struct dl_phdr_info info;
 };
@@ -160,23 +165,64 @@ static void a_function_that_the_host_has_itself_is_its_own(void **state)
     struct dl_phdr_info infos[2];
     uint8_t out[32];
     int own = 7;
-    ElfW(Dyn) dynamic[2] = {{.d_tag = DT_NULL}, {.d_tag = DT_NULL}};
-    static const char strings[] = "symbol";
     (void)state;
     infos[0] = image.info; /* it is not the first */
     infos[1] = host.info;
-    for (int i = 0; i < 3; i++) {
-        /* 0: linked statically; 1: a dynamic section without a table of symbols; 2: or of names */
+    for (int i = 0; i < 4; i++) {
+        /* 0: linked statically; 1: a dynamic section without a table of symbols; 2: or of names;
+         * 3: nothing that is taken from elsewhere */
         host.headers[2].p_type = i ? PT_DYNAMIC : PT_NULL;
-        host.headers[2].p_vaddr = (uintptr_t)dynamic - (uintptr_t)host.bytes;
-        dynamic[0].d_tag = i == 1 ? DT_STRTAB : DT_SYMTAB;
-        dynamic[0].d_un.d_ptr = (uintptr_t)strings;
+        host.headers[2].p_vaddr = (uintptr_t)host.dynamic - (uintptr_t)host.bytes;
+        host.dynamic[0].d_tag = i == 1 ? DT_STRTAB : DT_SYMTAB;
+        host.dynamic[0].d_un.d_ptr = (uintptr_t)host.strings;
+        host.dynamic[1].d_tag = i == 3 ? DT_STRTAB : DT_NULL;
+        host.dynamic[1].d_un.d_ptr = (uintptr_t)host.strings;
         below_images(infos, 2);
         assert_int_equal(wc_os_build_id("symbol", host.bytes, host.bytes, out, sizeof(out), &own),
                          0);
         (void)below_off();
         assert_int_equal(own, 1);
     }
+}
+
+/* A host that takes the function from elsewhere, and the images that are looked through for it. */
+static void a_function_from_elsewhere_is_looked_for_in_what_has_a_name(void **state)
+{
+    static struct dl_phdr_info infos[300];
+    uint8_t out[32];
+    int own = 7;
+    (void)state;
+    strcpy(host.strings + 1, "symbol");
+    host.symbols[1].st_name = 1;
+    host.symbols[1].st_shndx = SHN_UNDEF;
+    host.relocations[1].r_info = ELF64_R_INFO((ElfW(Xword))1, 0);
+    host.dynamic[0].d_tag = DT_SYMTAB;
+    host.dynamic[0].d_un.d_ptr = (uintptr_t)host.symbols;
+    host.dynamic[1].d_tag = DT_STRTAB;
+    host.dynamic[1].d_un.d_ptr = (uintptr_t)host.strings;
+    host.dynamic[2].d_tag = DT_RELA;
+    host.dynamic[2].d_un.d_ptr = (uintptr_t)host.relocations;
+    host.dynamic[3].d_tag = DT_RELASZ;
+    host.dynamic[3].d_un.d_val = sizeof(host.relocations);
+    host.headers[2].p_type = PT_DYNAMIC;
+    host.headers[2].p_vaddr = (uintptr_t)host.dynamic - (uintptr_t)host.bytes;
+    host.info.dlpi_name = "";
+    image.info.dlpi_name = NULL;
+    infos[0] = host.info;
+    infos[1] = image.info;
+    below_images(infos, 2); /* nobody has a name: it stays where it was seen */
+    assert_int_equal(wc_os_build_id("symbol", host.bytes, host.bytes, out, sizeof(out), &own), 0);
+    assert_int_equal(own, 1);
+    image.info.dlpi_name = "/there/is/no/such/library.so";
+    infos[1] = image.info;
+    below_images(infos, 2);
+    assert_int_equal(wc_os_build_id("symbol", host.bytes, host.bytes, out, sizeof(out), &own),
+                     -ENOMEM);
+    for (size_t i = 1; i < 300; i++)
+        infos[i] = image.info;
+    below_images(infos, 300); /* more than are looked through */
+    assert_int_equal(wc_os_build_id("symbol", host.bytes, host.bytes, out, sizeof(out), &own),
+                     -ENOMEM);
 }
 
 static void who_cannot_be_kept_loaded_is_told_so(void **state)
@@ -206,6 +252,7 @@ int main(void)
         TEST(notes_that_are_cut_are_no_build_id),
         TEST(notes_that_are_not_loaded_are_not_read),
         TEST(a_function_that_the_host_has_itself_is_its_own),
+        TEST(a_function_from_elsewhere_is_looked_for_in_what_has_a_name),
         TEST(who_cannot_be_kept_loaded_is_told_so),
     };
     return cmocka_run_group_tests_name("image", tests, NULL, NULL);

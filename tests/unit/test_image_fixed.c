@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <xxhash.h>
@@ -20,6 +21,7 @@
 #include "os/os.h"
 #include "support/allocation.h"
 #include "support/below.h"
+#include "support/rig.h"
 
 static const void *function(void)
 {
@@ -124,6 +126,56 @@ static void a_function_that_no_library_defines_is_where_it_was_seen(void **state
     assert_int_equal(own, 1);
 }
 
+/* What the libraries before it only link has the same name there. */
+static void a_function_is_that_of_the_library_that_has_it_itself(void **state)
+{
+    pid_t (*const volatile known)(void) = getpid;
+    static const char here;
+    uint8_t found[32], want[32];
+    void *library = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
+    int own = 7, length;
+    (void)state;
+    if (!is_in_the_program() || !library)
+        skip();
+    length = wc_os_build_id(NULL, dlsym(library, "getpid"), &here, want, 32, &own);
+    assert_int_equal(
+        wc_os_build_id("getpid", (const void *)(uintptr_t)known, &here, found, 32, &own), length);
+    assert_memory_equal(found, want, (size_t)length);
+    assert_int_equal(own, 0);
+    dlclose(library);
+}
+
+/* Then it runs uncached, until there is memory. */
+static void without_memory_an_engine_is_not_told_apart(void **state)
+{
+    wasmcache_attachment_info info = WASMCACHE_ATTACHMENT_INFO_INIT;
+    static struct rig r; /* the engine's table is in the host's image */
+    unsigned failed = 0;
+    (void)state;
+    if (!is_in_the_program())
+        skip();
+    rig_init(&r);
+    r.attach.code = function();
+    r.attach.code_symbol = "XXH_versionNumber";
+    for (unsigned nth = 1; nth < 100; nth++) {
+        int met;
+        rig_open(&r);
+        allocation_fail(nth, 0);
+        assert_int_equal(wasmcache_attachment_status(r.wc, &info), 0);
+        allocation_off();
+        met = allocation_met();
+        failed += info.error != 0;
+        assert_true(info.error == 0 || info.error == WASMCACHE_ENOMEM);
+        assert_int_equal(wasmcache_attachment_status(r.wc, &info), 0);
+        assert_int_equal(info.error, 0);
+        rig_close(&r);
+        if (!met)
+            break;
+    }
+    assert_true(failed > 1);
+    rig_end(&r);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -133,6 +185,8 @@ int main(void)
         TEST(it_cannot_be_told_without_memory),
         TEST(it_cannot_be_told_if_the_loader_does_not_say),
         TEST(a_function_that_no_library_defines_is_where_it_was_seen),
+        TEST(a_function_is_that_of_the_library_that_has_it_itself),
+        TEST(without_memory_an_engine_is_not_told_apart),
     };
     return cmocka_run_group_tests_name("image, not position independent", tests, NULL, NULL);
 }

@@ -13,6 +13,7 @@
 
 #include "fixture.h"
 #include "seam.h"
+#include "wasmcache_async.h"
 
 static const char wasm[] = "a module";
 
@@ -138,6 +139,45 @@ static void of_gets_and_loads_of_what_is_in_memory(void **state)
 #undef GET
 }
 
+static void nobody(wasmcache_request *request, const wasmcache_result *result, void *payload)
+{
+    (void)request;
+    (void)result;
+    *(int *)payload = 1;
+}
+
+static void of_requests(void **state)
+{
+    struct rig *r = *state;
+    const wasmcache_source source = wasmcache_source_bytes(wasm, strlen(wasm));
+    const wasmcache_key key = rig_key(wasm);
+    wasmcache_executor *executor = NULL;
+    wasmcache_request *request = NULL;
+    int called = 0;
+    assert_int_equal(wasmcache_executor_new(&executor, NULL), 0);
+    for (int asked = 0; asked < 2; asked++) { /* by who wants a handle, too */
+        wasmcache_request **out = asked ? &request : NULL;
+        MISUSE(wasmcache_request_get(out, executor, r->wc, (wasmcache_kind)7, &source, NULL, nobody,
+                                     &called));
+        MISUSE(wasmcache_request_get(out, executor, r->wc, WASMCACHE_MODULE, NULL, NULL, nobody,
+                                     &called));
+        MISUSE(wasmcache_request_get(out, executor, NULL, WASMCACHE_MODULE, &source, NULL, nobody,
+                                     &called));
+        MISUSE(
+            wasmcache_request_load(out, executor, r->wc, WASMCACHE_MODULE, NULL, nobody, &called));
+        MISUSE(wasmcache_request_save(out, executor, r->wc, WASMCACHE_MODULE, &key, NULL, NULL,
+                                      nobody, &called));
+        MISUSE(wasmcache_request_contains(out, executor, r->wc, WASMCACHE_MODULE, &key, NULL,
+                                          &called));
+        MISUSE(
+            wasmcache_request_contains(out, NULL, r->wc, WASMCACHE_MODULE, &key, nobody, &called));
+        assert_null(request);
+    }
+    assert_int_equal(wasmcache_executor_wait(executor, 0), 0);
+    wasmcache_executor_free(executor);
+    assert_int_equal(called, 0);
+}
+
 static void of_keys(void **state)
 {
     const wasmcache_key key = rig_key(wasm), no_key = {0, 0, {0}};
@@ -215,6 +255,7 @@ int main(void)
         TEST(of_attachments),
         TEST(of_gets),
         TEST(of_gets_and_loads_of_what_is_in_memory),
+        TEST(of_requests),
         TEST(of_keys),
         TEST(of_entries_limits_and_numbers),
         cmocka_unit_test(names_of_phases),

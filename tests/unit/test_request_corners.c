@@ -281,6 +281,41 @@ static void who_is_cancelled_with_the_answer_on_its_way_frees_it(void **state)
     wasmcache_executor_free(executor);
 }
 
+static char changing[] = "1";
+
+static void *get_what_changes(void *rig)
+{
+    struct rig *r = rig;
+    const wasmcache_source source = wasmcache_source_bytes(changing, 1);
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    wasmcache_module *module = NULL;
+    const int ok = wasmcache_get(&module, r->wc, WASMCACHE_MODULE, &source, NULL, &report) == 0 &&
+                   report.save_error == WASMCACHE_EBUSY;
+    wasmcache_module_release(module);
+    return ok ? rig : NULL;
+}
+
+/* What a thread compiled of bytes that changed meanwhile is nobody's who waited for the key. */
+static void a_module_of_other_bytes_is_not_handed_on(void **state)
+{
+    struct rig *r = *state;
+    pthread_t leader, waiter;
+    void *led = NULL, *got = NULL;
+    changing[0] = '1';
+    assert_int_equal(pthread_create(&leader, NULL, get_what_changes, r), 0);
+    wait_for(&first_gate.inside, 1);
+    assert_int_equal(pthread_create(&waiter, NULL, get_first, r), 0);
+    while (rig_events_of(r, WASMCACHE_EVENT_WAIT) < 1)
+        sched_yield();
+    changing[0] = 'x';
+    gate_open(&first_gate);
+    pthread_join(leader, &led);
+    pthread_join(waiter, &got); /* which was given the right one, or get_first() had failed */
+    assert_ptr_equal(led, r);
+    assert_ptr_equal(got, r);
+    assert_int_equal(r->engine.compiles, 2);
+}
+
 static int refuse_at_gate(const wasmcache_progress *progress, void *payload)
 {
     (void)payload;
@@ -400,6 +435,7 @@ int main(void)
         TEST(a_callback_that_forks_comes_back_twice),
         TEST(at_the_end_a_pool_of_the_hosts_runs_only_what_it_has_to),
         GATES(who_is_cancelled_with_the_answer_on_its_way_frees_it),
+        GATES(a_module_of_other_bytes_is_not_handed_on),
         GATES(who_is_given_up_is_followed_by_its_own_waiters_only),
         TEST(what_another_attachment_has_on_its_way_is_not_waited_for),
         TEST(without_a_clone_it_is_saved_at_once),

@@ -259,6 +259,10 @@ static void a_new_directory_has_its_mode_whatever_is_missing(void **state)
     assert_int_equal(below_off(), 0);
     assert_int_equal(scratch_mode(scratch_in(&lab->scratch, "a")), 0755);
     assert_int_equal(scratch_mode(scratch_in(&lab->scratch, "b")), 0755);
+    below_fail("fchmodat", EOPNOTSUPP, 1);
+    below_fail("openat", EMFILE, 1);
+    assert_int_equal(wc_os_mkdir_at(lab->at, "d", 0755), -EMFILE);
+    assert_int_equal(below_off(), 0);
     below_give("geteuid", 12345, 1); /* it was exchanged for somebody else's: left as it is */
     assert_int_equal(wc_os_mkdir_at(lab->at, "c", 0755), 0);
     assert_int_equal(scratch_mode(scratch_in(&lab->scratch, "c")), 0700);
@@ -350,11 +354,11 @@ static void short_is_who_has_no_descriptor_or_memory_left(void **state)
 /* ---- the machine ---- */
 
 /* What /proc has in the place of the boot id. */
-static int boot_id_of(struct lab *lab, const char *content, uint8_t out[16])
+static int boot_id_of(struct lab *lab, const char *content, size_t size, uint8_t out[16])
 {
     char *path = scratch_in(&lab->scratch, "boot_id");
     int rc;
-    scratch_write(path, content, strlen(content), 0600);
+    scratch_write(path, content, size, 0600);
     below_open("/proc/sys/kernel/random/boot_id", path);
     rc = wc_os_boot_id(out);
     (void)below_off();
@@ -369,15 +373,17 @@ static void a_boot_id_is_sixteen_bytes_of_hex_or_none(void **state)
     struct lab *lab = *state;
     uint8_t out[16];
     char bad[sizeof(good)];
-    assert_int_equal(boot_id_of(lab, good, out), 0);
+    assert_int_equal(boot_id_of(lab, good, strlen(good), out), 0);
     assert_memory_equal(out, want, sizeof(want));
-    assert_int_equal(boot_id_of(lab, "01234567-89ab", out), -ENOENT);
+    assert_int_equal(boot_id_of(lab, good, 20, out), -ENOENT);
     for (size_t i = 0; i < 36; i++) {
         if (good[i] == '-')
             continue;
         strcpy(bad, good);
         bad[i] = 'g';
-        assert_int_equal(boot_id_of(lab, bad, out), -ENOENT);
+        assert_int_equal(boot_id_of(lab, bad, strlen(good), out), -ENOENT);
+        bad[i] = '\0';
+        assert_int_equal(boot_id_of(lab, bad, strlen(good), out), -ENOENT);
     }
     below_open("/proc/sys/kernel/random/boot_id", "/nowhere");
     assert_int_equal(wc_os_boot_id(out), -ENOENT);
@@ -391,6 +397,9 @@ static void there_is_always_a_processor(void **state)
     assert_int_equal(wc_os_cpus(), CPU_COUNT(&set));
     below_fail("sched_getaffinity", EINVAL, 1); /* more than the set has room for */
     assert_int_equal(wc_os_cpus(), sysconf(_SC_NPROCESSORS_ONLN));
+    below_fail("sched_getaffinity", EINVAL, 1);
+    below_give("sysconf", -1, 1);
+    assert_int_equal(wc_os_cpus(), 1);
     assert_int_equal(below_off(), 0);
 }
 
