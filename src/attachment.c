@@ -34,8 +34,7 @@ int wc_attachment_is_shared(const wasmcache_attachment *attachment)
 int wc_attachment_takes_legacy(const wasmcache_attachment *attachment)
 {
     const char *settings = attachment->options.settings;
-    return attachment->cache && attachment->cache->store.flags & WASMCACHE_LEGACY &&
-           (!settings || !settings[0]);
+    return attachment->cache->store.flags & WASMCACHE_LEGACY && (!settings || !settings[0]);
 }
 
 static int word_valid(const char *word, size_t most)

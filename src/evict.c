@@ -131,7 +131,7 @@ static int walk_namespace(struct walk *w, const struct pass *pass, struct wc_err
     if (!walk)
         rc = wc_fail(err, wc_error_of_errno(os), os, "opendir", w->folder.path, "Cannot list %s",
                      w->folder.path);
-    while (rc == 0 && walk && (name = wc_os_walk_next(walk, &os)) != NULL)
+    while (rc == 0 && (name = wc_os_walk_next(walk, &os)) != NULL)
         if (find(w, name, &f))
             rc = pass->visit(w, &f, err);
     if (rc == 0 && os < 0)
@@ -200,7 +200,7 @@ static int may_go(const struct walk *w, const struct found *f)
 {
     const struct eviction *e = w->e;
     const uint64_t born = wc_os_modified_seconds(&f->st);
-    if (e->limits->grace && born + e->limits->grace > e->now)
+    if (born + e->limits->grace > e->now)
         return 0;
     return !w->pins || !wc_is_pinned(&w->folder, f->name);
 }
@@ -400,7 +400,7 @@ static void walk_twice(struct eviction *e, int root)
     walk_all(e, root, &counting);
     e->disk_limit = disk_limit(e->limits, e->result->left_bytes, e->cache->store.dir);
     find_cut(e);
-    if (e->bytes_over || e->entries_over || e->cut_step || e->cut_age != IDLE || e->old_entries)
+    if (e->bytes_over || e->entries_over || e->old_entries) /* of the cut, if there is one */
         walk_all(e, root, &removing);
 }
 

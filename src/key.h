@@ -37,7 +37,7 @@ enum { WC_SALT_MAX = 128 };
 void wc_key_salt(wasmcache_key *out, const wasmcache_key *key, const void *salt, size_t length);
 
 /* The key of the regular file `fd`, from its start; *size is how many bytes were hashed. `path` is
- * for messages, NULL if it is not known. EIO, EMISUSE, ENOMEM. */
+ * for messages, NULL if it is not known. The algorithm is one that there is. EIO, ENOMEM. */
 int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, const char *path,
                  uint64_t *size, struct wc_error *err);
 

@@ -256,7 +256,7 @@ static int load_from(struct wc_call *call, struct wc_entry_file *file, const was
 static void remember_seen(struct wc_call *call, const struct wc_entry_file *file, int rc)
 {
     struct wc_os_stat st = file->st;
-    if (rc != WASMCACHE_EMISS && file->fd < 0 && call->folder.fd >= 0 && file->name[0])
+    if (rc != WASMCACHE_EMISS && file->fd < 0 && call->folder.fd >= 0)
         (void)wc_os_stat_at(call->folder.fd, file->name, &st);
     call->seen.ino = st.ino;
     call->seen.ctime_ns = st.ctime_ns;

@@ -97,8 +97,7 @@ void wc_memory_free(struct wc_memory *memory)
 {
     if (!memory)
         return;
-    if (is_usable(memory)) { /* else the modules are the parent's, and the locks too */
-        wc_memory_forget(memory, NULL);
+    if (is_usable(memory)) { /* else the locks are the parent's */
         for (int i = 0; i < WC_STRIPES; i++)
             pthread_mutex_destroy(&memory->locks[i].mutex);
     }
@@ -211,7 +210,7 @@ static int sweep(struct wc_memory *memory, int (*goes)(const struct item *item, 
 
 static int is_of_attachment(const struct item *item, const void *what)
 {
-    return !what || item->attachment == what;
+    return item->attachment == what;
 }
 
 void wc_memory_forget(struct wc_memory *memory, const wasmcache_attachment *attachment)
@@ -230,7 +229,7 @@ static int is_named(const struct item *item, const void *what)
     const struct named *named = what;
     const struct wc_identity *identity =
         atomic_load_explicit(&item->attachment->identity, memory_order_acquire);
-    return memcmp(&item->key, named->key, sizeof(item->key)) == 0 && identity &&
+    return memcmp(&item->key, named->key, sizeof(item->key)) == 0 &&
            strcmp(identity->engine_namespace, named->engine_namespace) == 0;
 }
 
@@ -244,11 +243,11 @@ void wc_memory_forget_key(struct wc_memory *memory, const char *engine_namespace
 
 /* ---- room ---- */
 
+/* For `bytes` more, which are not more than it may have in all. */
 static int is_full(const struct wc_memory *memory, uint64_t bytes)
 {
     const uint64_t held = atomic_load(&memory->bytes);
-    return atomic_load(&memory->count) >= memory->count_max || bytes > memory->bytes_max ||
-           held > memory->bytes_max - bytes;
+    return atomic_load(&memory->count) >= memory->count_max || held > memory->bytes_max - bytes;
 }
 
 /* What nobody can find any more goes first, whoever holds it. */

@@ -30,6 +30,7 @@ struct wc_memory;
 
 /* NULL: no memory. */
 struct wc_memory *wc_memory_new(unsigned count_max, uint64_t bytes_max);
+/* When all attachments are gone, and with them what it kept of them. */
 void wc_memory_free(struct wc_memory *memory);
 /* `memory` NULL: there is none, and nothing happens. NULL: it is not there. */
 wasmcache_module *wc_memory_find(struct wc_memory *memory, const wasmcache_attachment *attachment,

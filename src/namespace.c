@@ -81,8 +81,7 @@ void wc_entry_name(char out[WC_ENTRY_NAME_SIZE], const wasmcache_key *key)
 
 int wc_entry_name_parse(wasmcache_key *out, const char *name)
 {
-    wasmcache_key key;
-    char hex[WASMCACHE_KEY_HEX_SIZE], again[WC_ENTRY_NAME_SIZE];
+    char hex[WASMCACHE_KEY_HEX_SIZE];
     size_t length = strnlen(name, WC_ENTRY_NAME_SIZE);
     if (length < 5 || length >= WC_ENTRY_NAME_SIZE || strcmp(name + length - 4, ".bin") != 0)
         return -1;
@@ -90,13 +89,7 @@ int wc_entry_name_parse(wasmcache_key *out, const char *name)
     hex[length - 4] = '\0';
     if (length - 4 != strspn(hex, "0123456789ABCDEF") || (length != 68 && length != 20))
         return -1;
-    if (wasmcache_key_from_hex(&key, hex) < 0)
-        return -1;
-    wc_entry_name(again, &key);
-    if (strcmp(again, name) != 0)
-        return -1;
-    *out = key;
-    return 0;
+    return wasmcache_key_from_hex(out, hex);
 }
 
 int wc_private_name(char out[WC_PRIVATE_NAME_SIZE], const char *of)

@@ -48,8 +48,6 @@ static void add_flight(struct wasmcache_request *r)
 static void remove_flight(struct wasmcache_request *r)
 {
     struct wasmcache_request *f = r->job.pool->flights, *before = NULL;
-    if (!r->flying)
-        return;
     for (; f != r; f = f->next_flight)
         before = f;
     if (before)

@@ -84,12 +84,10 @@ static int open_file(struct wc_input *input, int *fd, struct wc_error *err)
     return wc_key_check_file(*fd, NULL, err);
 }
 
-/* What the file is now, without opening a path that is not open. */
+/* What the file is now; a path is not open yet. */
 static int identify(const struct wc_input *input, struct wc_os_stat *st)
 {
-    if (input->path && input->fd < 0)
-        return wc_os_stat_path(input->path, st);
-    return wc_os_fstat(input->path ? input->fd : input->source->fd, st);
+    return input->path ? wc_os_stat_path(input->path, st) : wc_os_fstat(input->source->fd, st);
 }
 
 /* 1: the key is known, and the file need not be read. *about: what it is now, if *known. */
@@ -98,7 +96,7 @@ static int recall(struct wc_input *input, wasmcache_key *key, struct wc_hint_loo
 {
     struct wc_os_stat st;
     struct wc_hint hint;
-    *known = look && look->hints && identify(input, &st) == 0 && st.type == WC_OS_FILE &&
+    *known = look && identify(input, &st) == 0 && st.type == WC_OS_FILE &&
              wc_hint_of_file(about, look->hints, WC_HINT_SOURCE, &st);
     if (!*known || !wc_hint_get(look, about, &hint))
         return 0;
@@ -113,8 +111,10 @@ static void remember(int fd, const wasmcache_key *key, struct wc_hint_look *look
 {
     struct wc_hint_about about;
     struct wc_os_stat st;
-    if (wc_os_fstat(fd, &st) == 0 && wc_hint_of_file(&about, look->hints, WC_HINT_SOURCE, &st) &&
-        memcmp(&about, before, sizeof(about)) == 0 && wc_hint_is_settled(fd, &st))
+    if (wc_os_fstat(fd, &st) < 0)
+        return;
+    (void)wc_hint_of_file(&about, look->hints, WC_HINT_SOURCE, &st); /* as before */
+    if (memcmp(&about, before, sizeof(about)) == 0 && wc_hint_is_settled(fd, &st))
         wc_hint_put_now(look, &about, key->bytes);
 }
 

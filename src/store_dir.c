@@ -49,8 +49,6 @@ int wc_store_open_folder(struct wc_folder *out, const struct wc_store *store,
 
     out->fd = -1;
     out->straight = 0;
-    if (!store->dir)
-        return wc_fail(err, WASMCACHE_EMISS, 0, NULL, NULL, "The cache has no directory");
     if (open_at_once(out, store, engine_namespace))
         return 0;
     rc = wc_gate_open(&store->gate, store->dir, create, &root, &found, err);

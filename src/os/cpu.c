@@ -23,7 +23,7 @@ int wc_os_cpu(uint8_t out[64])
     unsigned count = 0;
     for (size_t i = 0; i < sizeof(asked) / sizeof(*asked); i++) {
         unsigned r[4];
-        if (asked[i].leaf > highest && i > 0 && asked[i].leaf < 0x80000000)
+        if (asked[i].leaf > highest && asked[i].leaf < 0x80000000)
             continue;
         __cpuid_count(asked[i].leaf, asked[i].subleaf, r[0], r[1], r[2], r[3]);
         if (i == 0)

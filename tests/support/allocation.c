@@ -72,21 +72,22 @@ static int fails(void)
 
 /* ---- what the library calls ---- */
 
+/* Of below.c: what is not wanting is what a test may have put there. */
+FILE *below_fopen(const char *path, const char *mode);
+void *below_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset);
+
 void *allocation_malloc(size_t size);
 void *allocation_calloc(size_t count, size_t size);
 void *allocation_realloc(void *old, size_t size);
 char *allocation_strdup(const char *text);
-char *allocation___strdup(const char *text);
 char *allocation_strndup(const char *text, size_t most);
 int allocation_posix_memalign(void **out, size_t alignment, size_t size);
 FILE *allocation_fopen(const char *path, const char *mode);
-FILE *allocation_fopen64(const char *path, const char *mode);
 ssize_t allocation_getline(char **line, size_t *room, FILE *file);
 ssize_t allocation___getdelim(char **line, size_t *room, int end, FILE *file);
 DIR *allocation_fdopendir(int fd);
 char *allocation_getcwd(char *out, size_t size);
 void *allocation_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset);
-void *allocation_mmap64(void *at, size_t size, int protection, int flags, int fd, off_t offset);
 XXH3_state_t *allocation_XXH3_createState(void);
 XXH64_state_t *allocation_XXH64_createState(void);
 
@@ -110,11 +111,6 @@ char *allocation_strdup(const char *text)
     return fails() ? NULL : strdup(text);
 }
 
-char *allocation___strdup(const char *text)
-{
-    return allocation_strdup(text);
-}
-
 char *allocation_strndup(const char *text, size_t most)
 {
     return fails() ? NULL : strndup(text, most);
@@ -127,12 +123,7 @@ int allocation_posix_memalign(void **out, size_t alignment, size_t size)
 
 FILE *allocation_fopen(const char *path, const char *mode)
 {
-    return fails() ? NULL : fopen(path, mode);
-}
-
-FILE *allocation_fopen64(const char *path, const char *mode)
-{
-    return allocation_fopen(path, mode);
+    return fails() ? NULL : below_fopen(path, mode);
 }
 
 /* As the one of the C library: without memory the file has no error, and is not at its end. */
@@ -159,12 +150,7 @@ char *allocation_getcwd(char *out, size_t size)
 void *allocation_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset)
 {
     return flags & MAP_ANONYMOUS && fails() ? MAP_FAILED
-                                            : mmap(at, size, protection, flags, fd, offset);
-}
-
-void *allocation_mmap64(void *at, size_t size, int protection, int flags, int fd, off_t offset)
-{
-    return allocation_mmap(at, size, protection, flags, fd, offset);
+                                            : below_mmap(at, size, protection, flags, fd, offset);
 }
 
 XXH3_state_t *allocation_XXH3_createState(void)

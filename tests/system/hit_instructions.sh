@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What a hit costs where neither the wasm nor the artifact is read (both are known), as instructions that callgrind counts:
 # a number that no load of the machine changes. The engine of host_hits does nothing.
-# no-asan no-tsan: valgrind does not go with them
+# no-asan no-tsan: valgrind does not go with them. no-coverage: to count is instructions too
 . "$(dirname "$0")/lib_hosts.sh"
 command -v valgrind >/dev/null || skip "no valgrind"
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What the library cannot do because it does not call it: read or change the environment, print, end the process, handle
 # signals, start processes, hook into exit or fork; and it links no engine. Threads are started in one place.
-# no-asan no-tsan: sanitizers call all of that
+# no-asan no-tsan no-coverage: sanitizers, and what counts lines, call all of that
 . "$(dirname "$0")/lib_hosts.sh"
 command -v nm >/dev/null && command -v readelf >/dev/null || skip "no binutils"
 
