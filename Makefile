@@ -11,7 +11,9 @@
 #   make controls                                 each row of the table on a build with a bug that it must find: ten minutes
 #   make check-workload [SECONDS=600] [SEED=N]     random work on one directory, so long for each of its three tests
 #   make interop    one directory for Wasmer's own Rust cache and ours; what it needs is built once: some twenty minutes
-#   make check-headers, check-includes, check-symbols, check-style, check-install, check-fuzz
+#   make check-headers, check-includes, check-symbols, check-style, check-install
+#   make check-fuzz                               each fuzz target for some seconds
+#   make fuzz [FUZZ_SECONDS=3600] [FUZZER=libfuzzer|afl] [TARGETS="hint config"]     the same for long, with coverage: docs/fuzzing.md
 #   make bench-quick                              ours and the bare engine on small modules: two minutes
 #   make bench      side by side with other caches, on modules up to 69 MB: 90 minutes, and more the first time (builds them);
 #                   writes the tables of docs/performance.md, and docs/bench-*.svg
@@ -40,7 +42,7 @@ test = ctest --preset $(1) -j $(JOBS)
 
 .PHONY: torture mutants controls build run wasmer check-workload bench-crowd bench-memory bench-evict bench-writers bench-cleanup check check-large check-asan check-tsan interop \
 	check-headers check-includes check-symbols check-style \
-	check-install check-fuzz bench bench-quick install format clean set-up-check set-up-run set-up-bench
+	check-install check-fuzz fuzz bench bench-quick install format clean set-up-check set-up-run set-up-bench
 
 build:
 	@mkdir -p build
@@ -106,18 +108,12 @@ interop:
 	@WASMCACHE_SOURCE_DIR="$(CURDIR)" WASMCACHE_BINARY_DIR="$(CURDIR)/build/release" tests/interop/run.sh || [ $$? -eq 77 ]
 
 # The fuzz targets, each for FUZZ_SECONDS: what clang says of the sources, and a look beyond the corpus.
-FUZZ_SECONDS ?= 10
 check-fuzz:
-	@mkdir -p build
-	@CC=clang cmake -S . -B build/fuzz -DWASMCACHE_FUZZ=ON -DWASMCACHE_WERROR=$(WERROR) -DWASMCACHE_TOOL=OFF -DWASMTIME_ROOT= \
-		>build/fuzz.log || { cat build/fuzz.log; exit 1; }
-	@cmake --build build/fuzz -j $(JOBS) --target fuzz_trailer fuzz_namespace fuzz_lzw wasmcache $(if $(V),-v)
-	@for t in trailer namespace lzw; do \
-		mkdir -p build/fuzz/new-$$t && \
-		build/fuzz/tests/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ \
-			build/fuzz/new-$$t tests/fuzz/corpus/$$t >build/fuzz/$$t.log 2>&1 || { tail -40 build/fuzz/$$t.log; exit 1; }; \
-		sed -n "s/^stat::number_of_executed_units: */fuzz_$$t: executions without a finding: /p" build/fuzz/$$t.log; \
-	done
+	@JOBS=$(JOBS) WERROR=$(WERROR) tools/fuzz --quick --seconds $(or $(FUZZ_SECONDS),6) $(TARGETS)
+
+fuzz:
+	@tools/deps fuzz
+	@JOBS=$(JOBS) WERROR=$(WERROR) tools/fuzz --fuzzer $(or $(FUZZER),libfuzzer) --seconds $(or $(FUZZ_SECONDS),3600) $(TARGETS)
 
 check-headers:
 	@tools/check-headers

@@ -7,6 +7,8 @@
  * What is wrong is said, on one line that is fit for a terminal. The values as the tool shows them,
  * written to a file, give the same values again. Options go over the file, and do not hide what is
  * wrong in it.
+ *
+ * covers: cli/config_file.c cli/config_value.c cli/quantity.c cli/config.c
  */
 #define _GNU_SOURCE
 #include <stdio.h>

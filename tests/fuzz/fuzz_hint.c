@@ -10,6 +10,8 @@
  * instructions, whether the two are made right.
  *
  *     flags (1), length of the file (3), owner (1), seconds now (4), header (40), slots (64 each)
+ *
+ * covers: src/hint.c src/stamp.c src/worth.c
  */
 #include <fcntl.h>
 #include <string.h>

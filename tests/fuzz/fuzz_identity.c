@@ -7,6 +7,8 @@
  * Odd: the rest are version, target and settings of an engine, with a zero byte between. What is
  * written of them must be such a file, in which the values are the same again, or cut with the hash
  * of the whole.
+ *
+ * covers: src/identity_file.c
  */
 #include <fcntl.h>
 #include <stdlib.h>

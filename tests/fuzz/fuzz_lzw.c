@@ -4,6 +4,7 @@
  * whether it is one, on the length and on each byte; nothing may be written behind the output.
  *
  * no-tsan: there is one thread, and the second decoder's loops take minutes there
+ * covers: src/legacy_lzw.c
  */
 #include <stdlib.h>
 #include <string.h>

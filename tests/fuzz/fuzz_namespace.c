@@ -2,6 +2,8 @@
 /*
  * The input is a name, as a caller or a directory gives it. Whatever is accepted as an engine id,
  * a namespace, an entry's or a private name must be one harmless component of a path.
+ *
+ * covers: src/namespace.c src/key.c
  */
 #include <stdlib.h>
 #include <string.h>

@@ -8,6 +8,8 @@
  * called with it, in which caches, engines, folders and the settings file are those below, that are
  * never there: it must end with a status that it has, say something exactly if that is no success,
  * print JSON where that was asked for, and get to open something only if nothing was wrong.
+ *
+ * covers: cli/options.c cli/main.c cli/config.c cli/nearest.c
  */
 #define _GNU_SOURCE
 #include <stdio.h>

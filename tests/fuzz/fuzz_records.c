@@ -11,6 +11,8 @@
  *
  * No mutation gets past a check of 64 bits, so flags say of each slot whether its magic and check
  * are made right.
+ *
+ * covers: src/tally.c src/stats.c src/lock.c
  */
 #include <fcntl.h>
 #include <string.h>

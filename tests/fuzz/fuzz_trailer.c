@@ -5,6 +5,8 @@
  *
  * No mutation gets past a check of 64 bits, so the same file is judged once more after the checks
  * were made right, and a third time as if the artifact were as long as the trailer says.
+ *
+ * covers: src/entry.c
  */
 #include <stdlib.h>
 #include <string.h>

@@ -3,6 +3,9 @@
  * Runs a fuzz target without a fuzzer: over each file of the folders that are given, and over each
  * of them again with single bytes changed, always the same ones. So the corpus is a plain test for
  * any compiler and sanitizer. A folder without a file fails, lest a moved corpus passes unseen.
+ *
+ * --as-is: no byte is changed, and files of any size are taken, as coverage of a corpus is
+ * measured.
  */
 #include <dirent.h>
 #include <inttypes.h>
@@ -20,6 +23,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static uint64_t executions;
+static int as_is;
 
 static void run(const uint8_t *data, size_t size)
 {
@@ -78,7 +82,7 @@ static int run_file(const char *path)
         return -1;
     if (!S_ISREG(st.st_mode))
         return 0;
-    if (st.st_size > FILE_MAX) /* no seed of ours is that large */
+    if (st.st_size > FILE_MAX && !as_is) /* no seed of ours is that large */
         return -1;
     size = (size_t)st.st_size;
     data = malloc(size + 1);
@@ -91,7 +95,8 @@ static int run_file(const char *path)
     }
     fclose(file);
     run(data, size);
-    mutate(data, size);
+    if (!as_is)
+        mutate(data, size);
     free(data);
     return 1;
 }
@@ -131,10 +136,13 @@ static int run_folder(const char *folder)
 
 int main(int argc, char **argv)
 {
-    int failed = argc < 2;
+    int failed, first = 1;
+    as_is = argc > 1 && strcmp(argv[1], "--as-is") == 0;
+    first += as_is;
+    failed = argc <= first;
     if (failed)
-        fprintf(stderr, "usage: %s FOLDER...\n", argv[0]);
-    for (int i = 1; i < argc; i++)
+        fprintf(stderr, "usage: %s [--as-is] FOLDER...\n", argv[0]);
+    for (int i = first; i < argc; i++)
         if (run_folder(argv[i]) < 0)
             failed = 1;
     return failed;
