@@ -69,6 +69,9 @@ ROWS = [
     Row("22", "bits that flip", own("22"), control="the digest is of the head only"),
     Row("23", "torn entries", own("23"), control="the file may be longer than the trailer says"),
     Row("24", "sound entries in the wrong place", own("24"), control="the key is not compared"),
+    Row("25", "hostile bytes in parsers",
+        *[Part(["{build}/tests/fuzz_" + name + "_corpus", "--as-is", "{source}/tests/fuzz/corpus/" + name], [r"([0-9]+) files"], "DX")
+          for name in ("trailer", "hint", "records", "identity", "namespace", "lzw", "config", "options")]),
     Row("26", "a server does not give a page", own("26"), control="what lies elsewhere is mapped"),
     Row("28", "names that lead outside", own("28"), control="names may have slashes"),
     Row("29", "planted objects", unit("planted", "WDK", r"([0-9]+) cases"),
@@ -86,5 +89,11 @@ ROWS = [
         system("exit.wasmtime", "D", r"([0-9]+) processes", quick={"WASMCACHE_TEST_EXITS": "60"},
                full={"WASMCACHE_TEST_EXITS": "1000"}, soak={"WASMCACHE_TEST_EXITS": "10000"}),
         control="the library may be unloaded while its threads run"),
+    Row("43", "the engine refuses good bytes: noexec, descriptors, memory",
+        system("fallbacks.wasmtime", "DWKS", r"([0-9]+) hits", r"([0-9]+) gets"),
+        system("fallbacks.wasmer", "DWKS", r"([0-9]+) hits", r"([0-9]+) gets")),
+    Row("44", "two engines in one process",
+        Part(["{source}/tests/system/host_other_engine.sh"], [r"([0-9]+) pairs of engines"], "DX", tier="full")),
+    Row("45", "metering", system("metering.wasmer", "DW", r"([0-9]+) test\(s\) run")),
     Row("42", "hints damaged under a running process", own("42"), control="a descriptor of the hints leaks"),
 ]
