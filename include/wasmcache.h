@@ -256,9 +256,9 @@ enum {
     WASMCACHE_SEALED = 16u,      /* together with READ_ONLY: where root owns the directory and its
                                     mount is read-only, entries are trusted as shared libraries are,
                                     and no digest is compared. Elsewhere it changes nothing */
-    WASMCACHE_MAP_REMOTE = 32u, /* map entries also on file systems that are not known to be local
-                                    (NFS, FUSE, 9p, ...), where a page that the server does not give
-                                    ends the process with SIGBUS. Without it they are read there */
+    WASMCACHE_MAP_REMOTE = 32u,  /* map entries also on file systems that are not known to be local
+                                     (NFS, FUSE, 9p, ...), where a page that the server does not give
+                                     ends the process with SIGBUS. Without it they are read there */
     WASMCACHE_LEGACY = 8u        /* also load what Wasmer's own cache saved: modules without a
                                     trailer, as they are or compressed with LZW. Nothing vouches for
                                     such a file but its owner and its name, and a damaged one can end

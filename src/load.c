@@ -68,9 +68,9 @@ static int engine_load_bytes(struct wc_call *call, const struct wc_entry_file *f
     return rc;
 }
 
-/* Of a server's or another process's file system a page that was there can be gone when it is looked
- * at again, which ends the process: the bytes are read, checked where they are then, and handed to
- * the engine, which copies them. */
+/* Of a server's or another process's file system a page that was there can be gone when it is
+ * looked at again, which ends the process: the bytes are read, checked where they are then, and
+ * handed to the engine, which copies them. */
 static int engine_load_read(struct wc_call *call, const struct wc_entry_file *file, void **native,
                             struct wc_error *err)
 {
@@ -198,7 +198,8 @@ int wc_load_opened(struct wc_call *call, const struct wc_store *store,
     rc = !file->has_trailer ? wc_load_legacy(call, file, native, err)
          : maps             ? wc_engine_load(call, file, native, err)
                             : engine_load_read(call, file, native, err);
-    if (rc == WASMCACHE_EBUSY && file->checked) { /* once more; who goes on changing it has no hit */
+    if (rc == WASMCACHE_EBUSY &&
+        file->checked) { /* once more; who goes on changing it has no hit */
         stamp.found = 0;
         rc = wc_entry_file_verify(file, err);
         if (rc == 0)

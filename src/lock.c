@@ -26,8 +26,7 @@ static int create(int folder)
 {
     static const uint8_t words[WORDS_SIZE];
     int fd = wc_os_create(folder, WC_LOCK_NAME);
-    if (fd >= 0 &&
-        (wc_os_chmod(fd, 0600) < 0 || wc_os_pwrite(fd, words, sizeof(words), 0) < 0)) {
+    if (fd >= 0 && (wc_os_chmod(fd, 0600) < 0 || wc_os_pwrite(fd, words, sizeof(words), 0) < 0)) {
         /* It works without: a word that is missing reads as nothing. */
     }
     return fd;

@@ -247,9 +247,9 @@ static int give_name(struct target *t, const char *to)
     return rc;
 }
 
-/* Puts ours over a sound entry, which is never absent meanwhile. Nor is it after a power cut: so ours
- * has to be on the disk first, and the old one is held until the folder is, since there are file
- * systems (ext4 with data=writeback) that give its blocks to others before. */
+/* Puts ours over a sound entry, which is never absent meanwhile. Nor is it after a power cut: so
+ * ours has to be on the disk first, and the old one is held until the folder is, since there are
+ * file systems (ext4 with data=writeback) that give its blocks to others before. */
 static int replace(struct target *t, struct wc_error *err)
 {
     int rc = t->store->flags & WASMCACHE_DURABLE ? 0 : wc_os_sync_data(t->fd);
@@ -385,7 +385,8 @@ static int publish_once(enum wc_published *result, char path[WC_PATH_SIZE],
                         const struct wc_store *store, struct wc_trailer *trailer,
                         const void *artifact, unsigned flags, int *gone, struct wc_error *err)
 {
-    struct target t = {.store = store, .trailer = trailer, .flags = flags, .fd = -1, .replaced = -1};
+    struct target t = {
+        .store = store, .trailer = trailer, .flags = flags, .fd = -1, .replaced = -1};
     int rc = wc_store_open_folder(&t.folder, store, trailer->engine_namespace, WC_GATE_CREATE, err);
     if (rc < 0)
         return rc;

@@ -82,8 +82,8 @@ void wc_folder_close(struct wc_folder *folder)
 
 /* ---- opening and judging ---- */
 
-/* The file ended before its length. Was it cut meanwhile? If not, the file system says what is not so,
- * and that does not show that the entry is damaged. */
+/* The file ended before its length. Was it cut meanwhile? If not, the file system says what is not
+ * so, and that does not show that the entry is damaged. */
 static int ended_early(const struct wc_entry_file *file, struct wc_error *err)
 {
     struct wc_os_stat now;

@@ -45,8 +45,8 @@ static int set_byte(int fd, uint64_t offset, short type)
 
 /*
  * The descriptors that hold such locks, and whose they are. The child of a fork has those of its
- * parent's threads too: if the parent dies, only the child can give them back, and it may be the one
- * that waits. A slot is claimed by its pid and valid with its descriptor.
+ * parent's threads too: if the parent dies, only the child can give them back, and it may be the
+ * one that waits. A slot is claimed by its pid and valid with its descriptor.
  */
 enum { HELD_MAX = 64 };
 static struct held {

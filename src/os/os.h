@@ -113,8 +113,8 @@ int wc_os_lstat(const char *path, struct wc_os_stat *out);
 int64_t wc_os_pread(int fd, void *out, size_t size, uint64_t offset);
 /* Writes everything, or fails. A write of nothing is -EIO. */
 int wc_os_write(int fd, const void *bytes, size_t size);
-/* Writes all of it at that place, or fails; -EFBIG without trying if this process may not write files
- * of that size (wc_os_file_size_limit()). */
+/* Writes all of it at that place, or fails; -EFBIG without trying if this process may not write
+ * files of that size (wc_os_file_size_limit()). */
 int wc_os_pwrite(int fd, const void *bytes, size_t size, uint64_t offset);
 /* Sees to it that `size` bytes can be written to the new file. -ENOSPC, -EDQUOT: there is no room.
  * 0 also where that cannot be done: the writes will tell. */

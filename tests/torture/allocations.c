@@ -56,8 +56,8 @@ static atomic_uint counted, fail_at, met;
 static atomic_int armed, goes_on, watching;
 static atomic_long live;
 
-/* Where this program's own code lies, and the dynamic loader's, which keeps what it allocates for as
- * long as what it loaded. */
+/* Where this program's own code lies, and the dynamic loader's, which keeps what it allocates for
+ * as long as what it loaded. */
 static struct range {
     uintptr_t from, to;
 } own, loader;

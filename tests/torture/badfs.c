@@ -233,8 +233,8 @@ const char *badfs_init(struct badfs *fs, const char *backing)
 #endif
     if (access("/dev/fuse", R_OK | W_OK) < 0)
         return "there is no /dev/fuse that may be opened";
-    fs->orders = mmap(NULL, sizeof(*fs->orders), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                      -1, 0);
+    fs->orders =
+        mmap(NULL, sizeof(*fs->orders), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     snprintf(fs->dir, sizeof(fs->dir), "/tmp/wasmcache-badfs-XXXXXX");
     if (fs->orders == MAP_FAILED || !mkdtemp(fs->dir) || stat(fs->dir, &before) < 0)
         return "there is no memory";

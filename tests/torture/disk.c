@@ -55,7 +55,7 @@ const char *disk_format(const struct disk *disk)
 {
     static char why[100];
     char program[32], device[32];
-    char *const ext4[] = {program, "-q",    "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0",
+    char *const ext4[] = {program, "-q",     "-F",   "-E", "lazy_itable_init=0,lazy_journal_init=0",
                           "-J",    "size=4", device, NULL};
     char *const others[] = {program, "-q", "-f", device, NULL};
     snprintf(program, sizeof(program), "mkfs.%s", disk->fs);

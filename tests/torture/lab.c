@@ -99,8 +99,7 @@ static int run_recompile(struct rig *r, struct lab_seen *seen)
 
 static int run_get_path(struct rig *r, struct lab_seen *seen)
 {
-    const wasmcache_source source =
-        wasmcache_source_path(scratch_in(&r->scratch, "source.wasm"));
+    const wasmcache_source source = wasmcache_source_path(scratch_in(&r->scratch, "source.wasm"));
     return get(r, seen, &source, 0);
 }
 
@@ -401,8 +400,8 @@ void lab_init(struct lab *lab, struct tally *t, unsigned flags, size_t artifact)
     r->engine.table.artifact_version = fake_artifact_version;
     r->options.max_entries = 0;
     r->options.evict_after_seconds = 1; /* nothing here is that old: what a save evicts is none */
-    lab->seen = mmap(NULL, sizeof(*lab->seen), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                     -1, 0);
+    lab->seen =
+        mmap(NULL, sizeof(*lab->seen), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(lab->seen != MAP_FAILED);
     rig_open(r);
 #define NAME(of) strrchr(rig_entry(r, of), '/') + 1
@@ -574,8 +573,8 @@ static int load_anew(struct lab *lab, const char *wasm)
     int rc;
     rig_open(&lab->r);
     rc = wasmcache_load(&module, lab->r.wc, WASMCACHE_MODULE, &key, NULL);
-    if (rc == 0 && !fake_module_is(wasmcache_module_native(module), WASMCACHE_MODULE, 1, wasm,
-                                   strlen(wasm)))
+    if (rc == 0 &&
+        !fake_module_is(wasmcache_module_native(module), WASMCACHE_MODULE, 1, wasm, strlen(wasm)))
         rc = 1;
     wasmcache_module_release(module);
     rig_close(&lab->r);

@@ -63,13 +63,13 @@ struct lab {
     uint8_t *good, *left;
     size_t good_size, left_size;
     ino_t inode, by_inode;
-    unsigned flags;     /* more, of the cache */
+    unsigned flags; /* more, of the cache */
     /* Called in the child right before and after what the act does; trace_on and trace_off. */
     void (*begin)(struct lab *lab);
     void (*finish)(struct lab *lab);
     const void *payload; /* theirs */
     int (*body)(void *); /* what lab_run() runs in the child: lab_child, or what calls it */
-    int power; /* the power was cut: only durable saves are promised */
+    int power;           /* the power was cut: only durable saves are promised */
     int memory_may_lack; /* an act may then end with ENOMEM instead of a module */
 };
 

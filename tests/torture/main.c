@@ -24,16 +24,16 @@ static const struct {
     row_fn run;
     int on_disk; /* not on a tmpfs */
 } rows[] = {
-    {"1", row_save, 0},      {"2", row_load, 0},      {"3", row_rest, 0},
-    {"4", row_killed, 0},    {"5", row_short, 0},     {"6", row_memory, 0},
-    {"7", row_full, 0},      {"8", row_process_limits, 0}, {"9", row_signals, 0},
-    {"10", row_power, 0},    {"11", row_reorder, 0},  {"12", row_fsync, 0},
-    {"13", row_compound, 0}, {"14", row_writers, 0},  {"15", row_stampede, 0},
-    {"16", row_forked, 0},   {"18", row_removal, 0},  {"22", row_bits, 0},
-    {"23", row_torn, 0},     {"24", row_foreign, 0},  {"32", row_changed_in_use, 0},
-    {"26", row_bad_pages, 0},
-    {"20", row_pulled, 0},   {"21", row_clock, 0},    {"28", row_names, 0},
-    {"36", row_junk, 0},     {"37", row_leak, 0},     {"42", row_hints, 0},
+    {"1", row_save, 0},       {"2", row_load, 0},           {"3", row_rest, 0},
+    {"4", row_killed, 0},     {"5", row_short, 0},          {"6", row_memory, 0},
+    {"7", row_full, 0},       {"8", row_process_limits, 0}, {"9", row_signals, 0},
+    {"10", row_power, 0},     {"11", row_reorder, 0},       {"12", row_fsync, 0},
+    {"13", row_compound, 0},  {"14", row_writers, 0},       {"15", row_stampede, 0},
+    {"16", row_forked, 0},    {"18", row_removal, 0},       {"22", row_bits, 0},
+    {"23", row_torn, 0},      {"24", row_foreign, 0},       {"32", row_changed_in_use, 0},
+    {"26", row_bad_pages, 0}, {"20", row_pulled, 0},        {"21", row_clock, 0},
+    {"28", row_names, 0},     {"36", row_junk, 0},          {"37", row_leak, 0},
+    {"42", row_hints, 0},
 };
 
 int main(int argc, char **argv)

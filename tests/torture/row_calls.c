@@ -212,8 +212,7 @@ void row_short(struct row_run *run)
         uint64_t bytes;
         unsigned part;
         enum harm harm;
-    } cuts[] = {
-        {1, 0, HARM_SHORT}, {0, 2, HARM_SHORT}, {0, 7, HARM_SHORT}, {0, 0, HARM_NOTHING}};
+    } cuts[] = {{1, 0, HARM_SHORT}, {0, 2, HARM_SHORT}, {0, 7, HARM_SHORT}, {0, 0, HARM_NOTHING}};
     struct lab lab;
     if (!can_trace(run))
         return;

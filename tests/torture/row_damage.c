@@ -57,8 +57,7 @@ static void must_not_load(struct tally *t, struct rig *r, const char *what, uint
     const int rc = rig_load(r, wasm, NULL);
     t->runs++;
     tally_check(t, 'W',
-                rc != 0 && !r->engine.wrong &&
-                    r->engine.files + r->engine.deserializes == before,
+                rc != 0 && !r->engine.wrong && r->engine.files + r->engine.deserializes == before,
                 "%s %llu: loaded", what, (unsigned long long)where);
 }
 
@@ -187,8 +186,7 @@ void row_bits(struct row_run *run)
     replaced_by_the_next(run);
     tally_note(run->tally, "0 of %lu damaged entries reached the engine", run->tally->runs);
     if (run->tally->counts[0].bad)
-        tally_note(run->tally, "%lu damaged entries reached the engine",
-                   run->tally->counts[0].bad);
+        tally_note(run->tally, "%lu damaged entries reached the engine", run->tally->counts[0].bad);
 }
 
 /* ---- row 23 ---- */

@@ -317,7 +317,8 @@ static void on_storm(int signal)
     signals++;
 }
 
-/* What a kernel answers when a signal came, at random: on a local file system it hardly ever does. */
+/* What a kernel answers when a signal came, at random: on a local file system it hardly ever does.
+ */
 struct interruptions {
     uint64_t seed;
     unsigned long given;

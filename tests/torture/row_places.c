@@ -48,9 +48,9 @@ static void end(struct tally *t, struct rig *r)
 /* ---- row 20 ---- */
 
 enum pull { REMOVED, MOVED, READ_ONLY, UNMOUNTED, FORBIDDEN, A_FILE, A_LINK_TO_NOTHING, PULLS };
-static const char *const pull_names[] = {"removed",  "moved away", "mounted read-only",
-                                         "unmounted", "mode 0",     "a file in its place",
-                                         "a dangling link in its place"};
+static const char *const pull_names[] = {
+    "removed", "moved away",          "mounted read-only",           "unmounted",
+    "mode 0",  "a file in its place", "a dangling link in its place"};
 
 struct place {
     struct rig *r;
@@ -156,8 +156,7 @@ static int live_without(void *argument)
                     wasmcache_outcome_name(report.outcome));
         rc = rig_get(r, wasm, &report);
         tally_check(t, 'K', rc == 0 && (report.outcome == WASMCACHE_HIT || !stays),
-                    "the entry that was there is gone: %s",
-                    wasmcache_reason_name(report.reason));
+                    "the entry that was there is gone: %s", wasmcache_reason_name(report.reason));
     }
     tally_check(t, 'L', scratch_descriptors() == descriptors, "descriptors leaked");
     tally_check(t, 'T',
@@ -342,7 +341,8 @@ struct opened {
 /* The paths that a process of any directory may ask about the system it runs on. */
 static int is_of_the_system(const char *path)
 {
-    static const char *const known[] = {"/proc/", "/sys/", "/dev/null", "/etc/ld.so", "/lib", "/usr/lib"};
+    static const char *const known[] = {"/proc/",     "/sys/", "/dev/null",
+                                        "/etc/ld.so", "/lib",  "/usr/lib"};
     for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
         if (strncmp(path, known[i], strlen(known[i])) == 0)
             return !strstr(path, "..");
@@ -351,8 +351,9 @@ static int is_of_the_system(const char *path)
 
 static void note_open(struct trace_call *call, void *payload)
 {
-    static const char *const with_path[] = {"openat",    "openat2",  "unlinkat", "mkdirat", "linkat",
-                                            "renameat2", "renameat", "mkdir",    "fchmodat", "utimensat"};
+    static const char *const with_path[] = {"openat",   "openat2",   "unlinkat", "mkdirat",
+                                            "linkat",   "renameat2", "renameat", "mkdir",
+                                            "fchmodat", "utimensat"};
     struct opened *o = payload;
     char path[600];
     int counts = 0, inside;
@@ -385,9 +386,9 @@ static uint64_t dice(uint64_t *seed)
 /* A name that means harm. */
 static void hostile_name(char out[400], uint64_t *seed)
 {
-    static const char *const pieces[] = {"..",   "/",    "../",  "./",     ".",       "a",  "-v1",
-                                         "\n",   "\xff", "\xc3", "%2e%2e", "\\",      "~",  "A9",
-                                         "\x7f", " ",    "*",    "fake",   "/etc/passwd", "v", "-v2"};
+    static const char *const pieces[] = {
+        "..", "/", "../", "./",   ".", "a", "-v1",  "\n",          "\xff", "\xc3", "%2e%2e",
+        "\\", "~", "A9",  "\x7f", " ", "*", "fake", "/etc/passwd", "v",    "-v2"};
     const unsigned count = (unsigned)dice(seed) % 12;
     size_t used = 0;
     out[0] = '\0';
@@ -474,8 +475,8 @@ static int use_names(void *argument)
 void row_names(struct row_run *run)
 {
     struct tally *t = run->tally;
-    struct names *n = mmap(NULL, sizeof(*n), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-                           0);
+    struct names *n =
+        mmap(NULL, sizeof(*n), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     struct opened opened = {t, NULL, 0};
     struct trace_end ended;
     struct rig r;
@@ -494,8 +495,9 @@ void row_names(struct row_run *run)
     t->runs = n->count;
     tally_check(t, 'D', ended.exit_status == 0 && !ended.late, "it ended with status %d, signal %d",
                 ended.exit_status, ended.signal);
-    tally_note(t, "%lu opens and renames, none outside of the directory; %llu names refused, %llu "
-                  "taken",
+    tally_note(t,
+               "%lu opens and renames, none outside of the directory; %llu names refused, %llu "
+               "taken",
                opened.opens, (unsigned long long)n->refused, (unsigned long long)n->taken);
     munmap(n, sizeof(*n));
     end(t, &r);
@@ -540,7 +542,9 @@ static int clean_alone(void *argument)
 void row_junk(struct row_run *run)
 {
     struct tally *t = run->tally;
-    const unsigned junk = run->tier == TIER_QUICK ? 3000 : run->tier == TIER_FULL ? 100000 : 1000000;
+    const unsigned junk = run->tier == TIER_QUICK  ? 3000
+                          : run->tier == TIER_FULL ? 100000
+                                                   : 1000000;
     struct rig r;
     char path[4096];
     uint64_t before, after;
@@ -583,7 +587,8 @@ void row_junk(struct row_run *run)
     after = p99_of_hits(&r, 2000);
     t->runs += 4000;
     rc = scratch_child(clean_alone, &r, 0, 300);
-    tally_check(t, 'X', rc == 0, rc == 1 ? "the clean-up took more than 64 MiB" : "the clean-up: %d", rc);
+    tally_check(t, 'X', rc == 0,
+                rc == 1 ? "the clean-up took more than 64 MiB" : "the clean-up: %d", rc);
     tally_check(t, 'K', rig_load(&r, wasm, NULL) == 0, "the good entry is gone");
     tally_check(t, 'T', !strstr(scratch_tree(&r.scratch, r.dir), ".tmp-"),
                 "temporary files are left over");
@@ -655,8 +660,8 @@ void row_leak(struct row_run *run)
 /* ---- row 42 ---- */
 
 enum hurt { CUT, HALVED, NOISE, OTHER_VERSION, GONE, ANOTHERS, A_FOLDER, HURTS };
-static const char *const hurt_names[] = {"cut to nothing", "cut in half", "noise",
-                                         "of another version", "removed", "another user's",
+static const char *const hurt_names[] = {"cut to nothing",       "cut in half", "noise",
+                                         "of another version",   "removed",     "another user's",
                                          "a folder in its place"};
 
 static char *hints_path(struct rig *r)

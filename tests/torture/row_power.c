@@ -43,8 +43,14 @@ static void at_call(struct trace_call *call, void *payload)
     trace_kill(call);
 }
 
-static const char *const power_acts[] = {"save",         "save, durable",         "get that compiles, durable",
-                                         "get that replaces", "save over a damaged entry", "clean", "remove", "counters"};
+static const char *const power_acts[] = {"save",
+                                         "save, durable",
+                                         "get that compiles, durable",
+                                         "get that replaces",
+                                         "save over a damaged entry",
+                                         "clean",
+                                         "remove",
+                                         "counters"};
 
 static void cut_at_each_call(struct row_run *run, const char *fs, enum disk_cut how)
 {
@@ -79,8 +85,7 @@ static void cut_at_each_call(struct row_run *run, const char *fs, enum disk_cut 
             tally_about(run->tally, "%s, %s, power cut at call %u%s", fs, act->name, c.nth,
                         how == DISK_FLUSH_LOG ? ", with its log" : "");
             rc = disk_remount(&disk, "");
-            if (!tally_check(run->tally, 'X', rc == 0, "it is not mounted again: %s",
-                             strerror(rc)))
+            if (!tally_check(run->tally, 'X', rc == 0, "it is not mounted again: %s", strerror(rc)))
                 break;
             lab_check(&lab, &end, LAB_KILLED);
         }
@@ -145,8 +150,8 @@ static void cut_at_random(struct row_run *run, const char *fs, int durable, unsi
     struct tally *t = run->tally;
     struct disk disk;
     struct rig r;
-    struct board *board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE,
-                               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct board *board =
+        mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     unsigned seed = run->seed;
     const char *why = disk_init(&disk, fs, DISK_SIZE, -1);
     if (!why && disk_mount(&disk, "") != 0)

@@ -39,8 +39,7 @@ static uint64_t now_ns(void)
 
 static void *shared(size_t size)
 {
-    void *bytes =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(bytes != MAP_FAILED);
     return bytes;
 }
@@ -142,8 +141,7 @@ static void one_crowd(struct row_run *run, unsigned saves, int named)
     atomic_store(&c->go, 1);
     for (unsigned i = 0; i < SAVERS; i++) {
         waitpid(savers[i], &status, 0);
-        tally_check(run->tally, 'D', WIFEXITED(status) && WEXITSTATUS(status) == 0,
-                    "a saver died");
+        tally_check(run->tally, 'D', WIFEXITED(status) && WEXITSTATUS(status) == 0, "a saver died");
     }
     atomic_store(&c->stop, 1);
     for (unsigned i = 0; i < READERS; i++) {
@@ -226,8 +224,8 @@ static int waiter(struct rig *r, struct flight *f, unsigned wait_ms)
         pause_us(100);
     options.wait_ms = wait_ms;
     rc = wasmcache_get(&module, r->wc, WASMCACHE_MODULE, &source, &options, NULL);
-    if (rc != 0 || !fake_module_is(wasmcache_module_native(module), WASMCACHE_MODULE, 1, wasm,
-                                   strlen(wasm)))
+    if (rc != 0 ||
+        !fake_module_is(wasmcache_module_native(module), WASMCACHE_MODULE, 1, wasm, strlen(wasm)))
         atomic_fetch_add(&f->failed, 1);
     atomic_fetch_add(&f->landed, 1);
     return r->engine.wrong != 0;
@@ -379,10 +377,8 @@ void row_removal(struct row_run *run)
         for (size_t a = 0; a < sizeof(acts) / sizeof(*acts); a++)
             for (int at_exit = 0; at_exit <= 1; at_exit++)
                 for (unsigned nth = 1;; nth++) {
-                    struct moment m = {.lab = &lab,
-                                       .nth = nth,
-                                       .at_exit = at_exit,
-                                       .act = publish_good};
+                    struct moment m = {
+                        .lab = &lab, .nth = nth, .at_exit = at_exit, .act = publish_good};
                     struct trace_end end;
                     lab_prepare(&lab, lab_act_of(acts[a]));
                     trace(&end, lab_child, &lab, at_moment, &m, 20);

@@ -38,67 +38,58 @@ static const struct known all_known[] = {
 #ifdef SYS_open
     CALL(open, -1, 0)
 #endif
-    CALL(openat, -1, 1)
+        CALL(openat, -1, 1)
 #ifdef SYS_openat2
-    CALL(openat2, -1, 1)
+            CALL(openat2, -1, 1)
 #endif
-    CALL(close, -1, -1)
-    CALL(read, 2, -1)
-    CALL(write, 2, -1)
-    CALL(pread64, 2, -1)
-    CALL(pwrite64, 2, -1)
-    CALL(fstat, -1, -1)
+                CALL(close, -1, -1) CALL(read, 2, -1) CALL(write, 2, -1) CALL(pread64, 2, -1) CALL(
+                    pwrite64, 2, -1) CALL(fstat, -1, -1)
 #ifdef SYS_stat
-    CALL(stat, -1, 0)
-    CALL(lstat, -1, 0)
-    CALL(mkdir, -1, 0)
-    CALL(unlink, -1, 0)
-    CALL(rename, -1, 0)
-    CALL(readlink, -1, 0)
-    CALL(access, -1, 0)
-    CALL(pipe, -1, -1)
+                    CALL(stat, -1, 0) CALL(lstat, -1, 0) CALL(mkdir, -1, 0) CALL(
+                        unlink, -1, 0) CALL(rename, -1, 0) CALL(readlink, -1,
+                                                                0) CALL(access, -1, 0) CALL(pipe,
+                                                                                            -1, -1)
 #endif
-    CALL(newfstatat, -1, 1)
+                        CALL(newfstatat, -1, 1)
 #ifdef SYS_statx
-    CALL(statx, -1, 1)
+                            CALL(statx, -1, 1)
 #endif
-    CALL(statfs, -1, 0)
-    CALL(fstatfs, -1, -1)
-    CALL(getdents64, -1, -1)
-    CALL(lseek, -1, -1)
-    CALL(fsync, -1, -1)
-    CALL(fdatasync, -1, -1)
-    CALL(fchmod, -1, -1)
-    CALL(fchmodat, -1, 1)
-    CALL(fallocate, -1, -1)
-    CALL(ftruncate, -1, -1)
-    CALL(linkat, -1, 3)
-    CALL(unlinkat, -1, 1)
-    CALL(mkdirat, -1, 1)
-    CALL(renameat2, -1, 3)
+                                CALL(statfs, -1,
+                                     0) CALL(fstatfs, -1, -1)
+                                    CALL(getdents64, -1, -1) CALL(lseek, -1, -1) CALL(fsync, -1, -1) CALL(
+                                        fdatasync, -1, -1) CALL(fchmod, -1, -1)
+                                        CALL(fchmodat, -1, 1) CALL(fallocate, -1, -1) CALL(
+                                            ftruncate, -1, -1) CALL(linkat, -1, 3)
+                                            CALL(unlinkat, -1, 1) CALL(mkdirat, -1,
+                                                                       1) CALL(renameat2, -1, 3)
 #ifdef SYS_renameat
-    CALL(renameat, -1, 3)
+                                                CALL(renameat, -1, 3)
 #endif
-    CALL(readlinkat, -1, 1)
-    CALL(utimensat, -1, 1)
-    CALL(faccessat, -1, 1)
+                                                    CALL(readlinkat, -1,
+                                                         1) CALL(utimensat, -1, 1)
+                                                        CALL(faccessat, -1, 1)
 #ifdef SYS_faccessat2
-    CALL(faccessat2, -1, 1)
+                                                            CALL(faccessat2, -1, 1)
 #endif
-    CALL(fcntl, -1, -1)
-    CALL(flock, -1, -1)
-    CALL(dup, -1, -1)
-    CALL(getcwd, -1, -1)
-    CALL(mmap, -1, -1)
-    CALL(mprotect, -1, -1)
-    CALL(mremap, -1, -1)
-    CALL(madvise, -1, -1)
-    CALL(getrandom, 1, -1)
-    CALL(eventfd2, -1, -1)
-    CALL(pipe2, -1, -1)
-    CALL(sched_getaffinity, -1, -1)
+                                                                CALL(fcntl, -1,
+                                                                     -1) CALL(flock, -1,
+                                                                              -1) CALL(dup, -1, -1)
+                                                                    CALL(getcwd, -1, -1) CALL(
+                                                                        mmap, -1,
+                                                                        -1) CALL(mprotect, -1, -1)
+                                                                        CALL(mremap, -1, -1) CALL(
+                                                                            madvise,
+                                                                            -1,
+                                                                            -1) CALL(getrandom, 1, -1)
+                                                                            CALL(eventfd2, -1,
+                                                                                 -1) CALL(pipe2, -1,
+                                                                                          -1)
+                                                                                CALL(
+                                                                                    sched_getaffinity,
+                                                                                    -1, -1)
 #ifdef SYS_clone3
-    CALL(clone3, -1, -1)
+                                                                                    CALL(clone3, -1,
+                                                                                         -1)
 #endif
 };
 #undef CALL
@@ -121,9 +112,9 @@ static const struct known *known_of(const struct trace_call *call)
 
 int trace_can_be_interrupted(const char *call)
 {
-    static const char *const calls[] = {"openat", "openat2", "close",     "read",      "write",
-                                        "pread64", "pwrite64", "fsync",   "fdatasync", "flock",
-                                        "fallocate", "statfs", "fstatfs", "getrandom"};
+    static const char *const calls[] = {"openat",    "openat2",  "close",   "read",      "write",
+                                        "pread64",   "pwrite64", "fsync",   "fdatasync", "flock",
+                                        "fallocate", "statfs",   "fstatfs", "getrandom"};
     for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++)
         if (strcmp(calls[i], call) == 0)
             return 1;
@@ -323,8 +314,7 @@ static int obey(struct thread *t, pid_t child, int entry)
     if (entry) {
         if (call->order == SHORT)
             set_argument(t->id, t->in->count, (uint64_t)call->value);
-        else if (call->order == ANSWER ||
-                 (call->order == FAIL && strcmp(call->name, "close") != 0))
+        else if (call->order == ANSWER || (call->order == FAIL && strcmp(call->name, "close") != 0))
             skip_call(t->id);
         return 0;
     }
@@ -444,10 +434,10 @@ void trace(struct trace_end *end, int (*body)(void *), void *argument, trace_fn 
             ptrace(PTRACE_SETOPTIONS, child, 0,
                    PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL);
         } else if (WSTOPSIG(status) == (SIGTRAP | 0x80)) {
-            if (!end->late &&
-                at_call(thread_of(threads, id), child, at, payload, &on, &end->calls))
+            if (!end->late && at_call(thread_of(threads, id), child, at, payload, &on, &end->calls))
                 continue;
-        } else if (status >> 16 == 0 && WSTOPSIG(status) != SIGSTOP && WSTOPSIG(status) != SIGTRAP) {
+        } else if (status >> 16 == 0 && WSTOPSIG(status) != SIGSTOP &&
+                   WSTOPSIG(status) != SIGTRAP) {
             deliver = WSTOPSIG(status);
         }
         ptrace(PTRACE_SYSCALL, id, 0, deliver);
