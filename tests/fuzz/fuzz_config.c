@@ -8,7 +8,7 @@
  * written to a file, give the same values again. Options go over the file, and do not hide what is
  * wrong in it.
  *
- * covers: cli/config_file.c cli/config_value.c cli/quantity.c cli/config.c
+ * covers: cli/config_file.c cli/config_value.c cli/quantity.c
  */
 #define _GNU_SOURCE
 #include <stdio.h>

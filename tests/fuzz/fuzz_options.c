@@ -2,7 +2,8 @@
 /*
  * links-tool
  *
- * The input is a command line, with a zero byte behind each argument. Twice it is taken apart: by
+ * The input is a command line, with a zero byte behind each argument; first come variables of the
+ * environment, as in a shell. Twice it is taken apart: by
  * cli_scan_next() as commands do it, and by a second scanner; they must agree on each option, value
  * and operand, on where it is wrong, and on the settings that come of it. Then the whole tool is
  * called with it, in which caches, engines, folders and the settings file are those below, that are
@@ -12,6 +13,7 @@
  * covers: cli/options.c cli/main.c cli/config.c cli/nearest.c
  */
 #define _GNU_SOURCE
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,15 +190,33 @@ json_t *cli_json_entry(wasmcache *cache, const wasmcache_entry *entry)
     return NULL;
 }
 
+/* What stands before the arguments. */
+static char *const *environment;
+static int variables;
+
 const char *cli_environment(const char *name)
 {
+    const size_t length = strlen(name);
+    for (int i = 0; i < variables; i++)
+        if (strncmp(environment[i], name, length) == 0 && environment[i][length] == '=')
+            return environment[i][length + 1] ? environment[i] + length + 1 : NULL;
     return strcmp(name, "HOME") == 0 ? "/home/fuzz" : NULL;
 }
 
 bool cli_environment_flag(const char *name)
 {
-    (void)name;
-    return false;
+    const char *value = cli_environment(name);
+    return value && strcmp(value, "0") != 0;
+}
+
+FUZZ_ORACLE static int is_variable(const char *argument)
+{
+    static const char *const names[] = {
+        "WASMCACHE_", "XDG_CONFIG_HOME=", "XDG_CACHE_HOME=", "HOME=", "SOURCE_DATE_EPOCH="};
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+        if (strncmp(argument, names[i], strlen(names[i])) == 0)
+            return strchr(argument, '=') != NULL;
+    return 0;
 }
 
 int cli_config_file(struct cli_config *config, const char *named)
@@ -295,6 +315,7 @@ struct scanner {
     const char *value;
     /* Settings: the last of each. */
     const char *settings[CLI_SETTINGS];
+    const char *variables[CLI_SETTINGS]; /* where there is none of these */
     const char *named;
     int json, quiet, verbose;
 };
@@ -439,6 +460,27 @@ FUZZ_ORACLE static int naive_next(struct scanner *s)
     }
 }
 
+/* The settings once all options were seen. 0, or WRONG. */
+FUZZ_ORACLE static int take_environment(struct scanner *s)
+{
+    int rc = 0;
+    for (int id = 0; id < CLI_SETTINGS; id++) {
+        struct cli_setting_value value = {0};
+        char name[64] = "WASMCACHE_", why[512];
+        const char *text;
+        for (size_t i = 0, at = strlen(name); i <= strlen(cli_settings[id].name); i++)
+            name[at + i] = (char)toupper((unsigned char)cli_settings[id].name[i]);
+        text = cli_environment(name);
+        if (!text || s->settings[id])
+            continue;
+        s->variables[id] = text;
+        if (cli_value_read(&value, (enum cli_setting_id)id, text, why, sizeof(why)))
+            rc = WRONG;
+        free(value.text);
+    }
+    return rc;
+}
+
 /* ---- what is printed ---- */
 
 struct printed {
@@ -505,7 +547,9 @@ FUZZ_ORACLE static void check_settings(const struct scanner *s, const struct cli
     for (int id = 0; id < CLI_SETTINGS; id++) {
         const struct cli_setting_value *value = &cli->config->values[id];
         must((value->origin == CLI_FROM_OPTION) == (s->settings[id] != NULL));
+        must((value->origin == CLI_FROM_ENVIRONMENT) == (s->variables[id] != NULL));
         must(!s->settings[id] || strcmp(value->text, s->settings[id]) == 0);
+        must(!s->variables[id] || strcmp(value->text, s->variables[id]) == 0);
     }
 }
 
@@ -526,6 +570,9 @@ static void check_scan(const struct cli_command *command, int argc, char **argv,
     do {
         id = cli_scan_next(&scan);
         expected = naive_next(&s);
+        if (command && (expected == END || (expected == OPERAND && stop_at_operand)) &&
+            take_environment(&s))
+            expected = WRONG;
         if (expected == WRONG || expected == ANSWERED) {
             must(id == CLI_SCAN_STOP);
             must(scan.status == (expected == WRONG ? CLI_USAGE : CLI_OK));
@@ -569,7 +616,9 @@ FUZZ_ORACLE static int naive_main(const struct cli_command **command, int *json,
         id = naive_next(&s);
     while (id >= 0 || (id == OPERAND && !s.stop_at_operand));
     *json = s.json;
-    return id == OPERAND ? END : id;
+    if (id == OPERAND)
+        id = END;
+    return id == END && take_environment(&s) ? WRONG : id;
 }
 
 static void check_main(int argc, char **argv)
@@ -588,7 +637,7 @@ static void check_main(int argc, char **argv)
     must(status == CLI_OK || status == CLI_FAILED || status == CLI_USAGE ||
          (command == &cli_command_verify && status <= 7));
     must((status == CLI_OK) == (messages == 0));
-    must(messages < 2 || reached);
+    must(messages < 2 || reached || variables); /* each that is wrong is told */
     must(reached == 0 || (status != CLI_OK && expected == END));
     if (expected == WRONG)
         must(status == CLI_USAGE && !printed.out_size);
@@ -625,22 +674,30 @@ static void free_all(char **argv, int argc)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    char *argv[ARGUMENTS + 2], name[] = "wasmcache";
-    int argc = split(argv + 1, data, size);
+    char *all[ARGUMENTS + 1], *whole[ARGUMENTS + 2], name[] = "wasmcache";
+    const int count = split(all, data, size);
+    char **argv;
+    int argc = count;
     size_t which = COMMANDS;
+
+    environment = all;
+    for (variables = 0; argc && is_variable(environment[variables]); argc--)
+        variables++;
+    argv = all + variables;
 
     /* As the command's that is named first would be scanned; none: as what is before it. */
     for (size_t i = 0; i < COMMANDS && argc; i++)
-        if (strcmp(commands[i]->name, argv[1]) == 0)
+        if (strcmp(commands[i]->name, argv[0]) == 0)
             which = i;
     if (which < COMMANDS) {
-        check_scan(commands[which], argc - 1, argv + 2, 0);
-        check_scan(commands[which], argc - 1, argv + 2, 1);
+        check_scan(commands[which], argc - 1, argv + 1, 0);
+        check_scan(commands[which], argc - 1, argv + 1, 1);
     } else {
-        check_scan(NULL, argc, argv + 1, 1);
+        check_scan(NULL, argc, argv, 1);
     }
-    argv[0] = name;
-    check_main(argc + 1, argv);
-    free_all(argv + 1, argc);
+    whole[0] = name;
+    memcpy(whole + 1, argv, ((size_t)argc + 1) * sizeof(*whole));
+    check_main(argc + 1, whole);
+    free_all(all, count);
     return 0;
 }
