@@ -861,7 +861,6 @@ static void who_inherits_a_lock_does_not_wait_for_itself(void **state)
     struct heirs heirs = {r, -1};
     char got = '?';
     int ends[2];
-    rig_open(r);
     assert_int_equal(rig_get(r, "makes the folder", NULL), 0);
     assert_int_equal(pipe(ends), 0);
     heirs.answer = ends[1];
