@@ -6,12 +6,9 @@
 #define _GNU_SOURCE
 #include "os/private.h"
 
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 int wc_os_try_lock(int fd)
 {
@@ -43,81 +40,16 @@ static int set_byte(int fd, uint64_t offset, short type)
     return wc_os_result(rc);
 }
 
-/*
- * The descriptors that hold such locks, and whose they are. The child of a fork has those of its
- * parent's threads too: if the parent dies, only the child can give them back, and it may be the
- * one that waits. A slot is claimed by its pid and valid with its descriptor.
- */
-enum { HELD_MAX = 64 };
-static struct held {
-    atomic_llong pid; /* 0: free */
-    atomic_int fd;    /* and 1; 0: none yet */
-} held[HELD_MAX];
-
-static void note_held(int fd)
-{
-    const long long pid = wc_os_pid();
-    for (int i = 0; i < HELD_MAX; i++) {
-        long long free_slot = 0;
-        if (atomic_compare_exchange_strong(&held[i].pid, &free_slot, pid)) {
-            atomic_store(&held[i].fd, fd + 1);
-            return;
-        }
-    }
-}
-
-static void forget_held(int fd)
-{
-    const long long pid = wc_os_pid();
-    for (int i = 0; i < HELD_MAX; i++)
-        if (atomic_load(&held[i].pid) == pid && atomic_load(&held[i].fd) == fd + 1) {
-            atomic_store(&held[i].fd, 0);
-            atomic_store(&held[i].pid, 0);
-            return;
-        }
-}
-
-/* Closes what this process has of its parent's locks on the file of `fd`. How many. */
-static int drop_inherited(int fd)
-{
-    const long long pid = wc_os_pid();
-    struct stat ours, theirs;
-    int dropped = 0;
-    if (fstat(fd, &ours) < 0)
-        return 0;
-    for (int i = 0; i < HELD_MAX; i++) {
-        const long long owner = atomic_load(&held[i].pid);
-        int old;
-        if (!owner || owner == pid || (old = atomic_exchange(&held[i].fd, 0)) == 0)
-            continue;
-        atomic_store(&held[i].pid, 0);
-        /* A host may have closed all descriptors and given the number to something of its own. */
-        if (fstat(old - 1, &theirs) == 0 && theirs.st_dev == ours.st_dev &&
-            theirs.st_ino == ours.st_ino) {
-            close(old - 1);
-            dropped++;
-        }
-    }
-    return dropped;
-}
-
 int wc_os_try_lock_byte(int fd, uint64_t offset)
 {
-    int rc;
     ENTER("try_lock_byte");
     if (LACKING(WC_OS_NO_BYTE_LOCKS))
         return -ENOLCK;
-    rc = set_byte(fd, offset, F_WRLCK);
-    if (rc == -EWOULDBLOCK && drop_inherited(fd) > 0)
-        rc = set_byte(fd, offset, F_WRLCK);
-    if (rc == 0)
-        note_held(fd);
-    return rc;
+    return set_byte(fd, offset, F_WRLCK);
 }
 
 void wc_os_unlock_byte(int fd, uint64_t offset)
 {
-    forget_held(fd);
     (void)set_byte(fd, offset, F_UNLCK);
 }
 #else

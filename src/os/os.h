@@ -136,8 +136,7 @@ int wc_os_try_lock(int fd);
 /*
  * Takes the lock of one byte, which may lie beyond the end, for as long as this open file
  * description lives or until it is given back; `fd` is open for writing. -EWOULDBLOCK: another
- * description has it; in the child of a fork not one that only its parent's threads had, whom it
- * gives up for that. -ENOLCK and others: there are no such locks here.
+ * description has it. -ENOLCK and others: there are no such locks here.
  */
 int wc_os_try_lock_byte(int fd, uint64_t offset);
 /* Gives it back, whoever else has a descriptor of the same description. */
