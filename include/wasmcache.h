@@ -146,7 +146,7 @@ typedef enum wasmcache_event_type {
     WASMCACHE_EVENT_SAVE_FAILED,   /* nothing was published; the caller has its module anyway */
     WASMCACHE_EVENT_REMOVED,       /* a bad entry or a left-over file was removed */
     WASMCACHE_EVENT_REMOVE_FAILED, /* it could not be removed */
-    WASMCACHE_EVENT_FALLBACK,      /* a slower way was taken: mapped bytes instead of the file */
+    WASMCACHE_EVENT_FALLBACK,      /* a slower way was taken: mapped or read bytes, not the file */
     WASMCACHE_EVENT_OFF,           /* the cache directory cannot be used; once, until it can be */
     WASMCACHE_EVENT_ON,            /* it can be used again */
     WASMCACHE_EVENT_UNATTACHED,    /* what an engine is cannot be told: it runs uncached; once */

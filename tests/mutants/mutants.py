@@ -9,6 +9,7 @@ Exit status 1 if a named one, or more than two in all, were not caught. --contro
 with the bug that it names as its control, and has to fail.
 """
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -84,19 +85,29 @@ class Copy:
     def make(self, targets):
         return shell(["cmake", "--build", self.build, "-j", str(os.cpu_count() or 1), "--target", *targets])
 
-    def path(self, bug):
-        return os.path.join(self.source, bug.file)
+    @contextlib.contextmanager
+    def planted(self, bug):
+        """How often its place is there; only if that is once it is planted, and taken out again afterwards."""
+        path = os.path.join(self.source, bug.file)
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        places = text.count(bug.old)
+        if places == 1:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text.replace(bug.old, bug.new))
+        try:
+            yield places
+        finally:
+            if places == 1:
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(text)
 
 
 def caught_by(copy, bug):
     """(who, how), or (None, why not)."""
-    with open(copy.path(bug), encoding="utf-8") as file:
-        text = file.read()
-    if text.count(bug.old) != 1:
-        return None, f"its place in {bug.file} is there {text.count(bug.old)} times"
-    with open(copy.path(bug), "w", encoding="utf-8") as file:
-        file.write(text.replace(bug.old, bug.new))
-    try:
+    with copy.planted(bug) as places:
+        if places != 1:
+            return None, f"its place in {bug.file} is there {places} times"
         for killer in bug.killers:
             done = copy.make(targets_of(killer))
             if done.returncode:
@@ -108,20 +119,13 @@ def caught_by(copy, bug):
             if done.returncode not in (0, 77):
                 return killer, why(killer, done.stdout, done.returncode)
         return None, "nobody noticed"
-    finally:
-        with open(copy.path(bug), "w", encoding="utf-8") as file:
-            file.write(text)
 
 
 def fails_with(copy, bug, row, root):
     """Does the row fail on a build with the bug? (true, how)."""
-    with open(copy.path(bug), encoding="utf-8") as file:
-        text = file.read()
-    if text.count(bug.old) != 1:
-        return False, f"the bug's place is there {text.count(bug.old)} times"
-    with open(copy.path(bug), "w", encoding="utf-8") as file:
-        file.write(text.replace(bug.old, bug.new))
-    try:
+    with copy.planted(bug) as places:
+        if places != 1:
+            return False, f"its place in {bug.file} is there {places} times"
         targets = ["torture"] + [p.command[0].rsplit("/", 1)[1] for p in row.parts if "_test_" in p.command[0]]
         targets += [t.replace("system_test_", "host_") for t in targets if t.startswith("system_test_")]
         done = copy.make(targets)
@@ -131,9 +135,6 @@ def fails_with(copy, bug, row, root):
                       copy.build], timeout=1200)
         lines = [l for l in done.stdout.splitlines() if l.startswith(f"row {row.number}: ")]
         return "1 failed" in done.stdout, lines[0].split(": ", 1)[1] if lines else done.stdout.strip()[-100:]
-    finally:
-        with open(copy.path(bug), "w", encoding="utf-8") as file:
-            file.write(text)
 
 
 def run_controls(copy, root):
