@@ -362,7 +362,7 @@ int wasmcache_get_native(void **out, void **engine_error, wasmcache_attachment *
                     engine_error ? out : NULL, "wasmcache_get_native", &err);
     if (rc == 0)
         *out = native;
-    else if (rc == WASMCACHE_EENGINE) /* there is a place for it, or it were misuse */
+    else if (rc == WASMCACHE_EENGINE && engine_error) /* without a place for it, it is misuse */
         *engine_error = error;
     return wc_call_end(&call, report, rc, &err);
 }
