@@ -304,6 +304,49 @@ static void without_a_processor_nothing_is_known_of_the_engine(void **state)
     wc_os_lacking = 0;
 }
 
+/* The namespace of the engine whose functions are in the host's own image, or its own. */
+static const char *namespace_of(struct rig *r, const wasmcache_engine_table *table,
+                                const void *code, char build[])
+{
+    wasmcache_attachment_info info = WASMCACHE_ATTACHMENT_INFO_INIT;
+    wasmcache_identity identity = WASMCACHE_IDENTITY_INIT;
+    const wasmcache_source source = wasmcache_source_bytes(wasm, strlen(wasm));
+    wasmcache_attachment *wc = NULL;
+    wasmcache_module *module = NULL;
+    const char *out;
+    r->attach.code = code;
+    r->attach.code_symbol = NULL;
+    assert_int_equal(wasmcache_attach(&wc, r->cache, table, &r->engine, &r->attach), 0);
+    assert_int_equal(wasmcache_get(&module, wc, WASMCACHE_MODULE, &source, NULL, NULL), 0);
+    wasmcache_module_release(module);
+    assert_int_equal(wasmcache_attachment_status(wc, &info), 0);
+    assert_int_equal(wasmcache_identity_read(&identity, r->cache, info.engine_namespace), 0);
+    snprintf(build, sizeof(identity.build), "%s", identity.build);
+    out = scratch_text(&r->scratch, "%s", info.engine_namespace);
+    wasmcache_detach(wc);
+    return out;
+}
+
+/* Then the version that the host was compiled with is the engine's: hosts with the same one share.
+ * A library's is told by its build id. */
+static void an_engine_that_is_linked_to_the_host_is_told_by_its_version(void **state)
+{
+    static wasmcache_engine_table table; /* in the host, as that of the glue is */
+    struct rig *r = *state;
+    char none[65], own[65], library[65];
+    const char *unknown, *linked, *loaded;
+    table = r->engine.table;
+    unknown = namespace_of(r, &table, NULL, none);
+    linked = namespace_of(r, &table, (const void *)(uintptr_t)namespace_of, own);
+    loaded = namespace_of(r, &table, (const void *)(uintptr_t)sysconf, library);
+    assert_string_equal(linked, unknown);
+    assert_string_equal(none, "");
+    assert_string_equal(own, "");
+    if (!library[0])
+        skip(); /* libc has no build id here */
+    assert_string_not_equal(loaded, unknown);
+}
+
 /* ---- evictions, folders ---- */
 
 static void what_is_gone_need_not_be_evicted(void **state)
@@ -336,7 +379,8 @@ static void where_all_is_gone_a_get_compiles(void **state)
 {
     struct rig *r = *state;
     for (unsigned nth = 1; nth < 200; nth++) {
-        unlink(rig_entry(r, wasm));
+        assert_int_equal(rig_get(r, wasm, NULL), 0); /* with all that is beside it */
+        remove_entry(r);
         seam_fail(nth, ENOENT, 1);
         assert_int_equal(rig_get(r, wasm, NULL), 0);
         seam_off();
@@ -345,6 +389,30 @@ static void where_all_is_gone_a_get_compiles(void **state)
         assert_null(strstr(scratch_tree(&r->scratch, r->dir), ".old-"));
     }
     assert_int_equal(rig_load(r, wasm, NULL), 0);
+}
+
+/* The way to a cache that is not there yet is walked by hand. */
+static void a_link_that_cannot_be_read_is_no_way(void **state)
+{
+    struct rig *r = *state;
+    char *target = scratch_in(&r->scratch, "target"), *guest = scratch_in(&r->scratch, "guest");
+    int fd;
+    assert_int_equal(mkdir(target, 0700), 0);
+    assert_int_equal(mkdir(guest, 0700), 0);
+    assert_int_equal(symlink(target, scratch_in(&r->scratch, "link")), 0);
+    r->options.dir = scratch_in(&r->scratch, "link/cache");
+    rig_open(r);
+    fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(wasmcache_overlaps(r->cache, fd), 1);
+    close(fd);
+    fd = open(guest, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(wasmcache_overlaps(r->cache, fd), 0);
+    seam_fail_call("read_link", 1, EIO);
+    assert_int_equal(wasmcache_overlaps(r->cache, fd), WASMCACHE_EIO);
+    seam_off();
+    assert_true(seam_met());
+    assert_int_equal(wasmcache_last_error()->system_errno, EIO);
+    close(fd);
 }
 
 /* In a mount of a kind where room is not reserved. 0: as it should be. */
@@ -544,8 +612,10 @@ int main(void)
         TEST(what_nobody_checked_may_change),
         TEST(half_of_what_is_known_of_a_probe_is_nothing),
         TEST(without_a_processor_nothing_is_known_of_the_engine),
+        OPEN(an_engine_that_is_linked_to_the_host_is_told_by_its_version),
         OPEN(what_is_gone_need_not_be_evicted),
         OPEN(where_all_is_gone_a_get_compiles),
+        TEST(a_link_that_cannot_be_read_is_no_way),
         TEST(room_is_reserved_where_that_costs_nothing),
         TEST(a_trailer_is_no_part_of_an_artifact),
         OPEN(what_takes_for_ever_is_counted_with_all_that_is_long),
