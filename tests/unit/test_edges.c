@@ -5,6 +5,7 @@
  * asked for.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -454,6 +456,41 @@ static void room_is_reserved_where_that_costs_nothing(void **state)
 
 /* ---- what is saved ---- */
 
+static int taken = -1;
+
+/* A clean-up looks at the new file before its writer has locked it. */
+static void take_for_a_dead_ones(void *rig)
+{
+    const char *dir = rig_namespace_dir(rig);
+    DIR *walk = opendir(dir);
+    const struct dirent *entry;
+    assert_non_null(walk);
+    while ((entry = readdir(walk)) != NULL)
+        if (strncmp(entry->d_name, ".tmp-", 5) == 0) {
+            taken = openat(dirfd(walk), entry->d_name, O_RDONLY | O_CLOEXEC);
+            assert_int_equal(flock(taken, LOCK_EX | LOCK_NB), 0);
+        }
+    closedir(walk);
+}
+
+static void what_a_clean_up_takes_is_written_again(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    assert_int_equal(rig_get(r, other, NULL), 0);
+    wc_os_lacking = WC_OS_NO_TMPFILE;
+    taken = -1;
+    seam_act_call("try_lock", 1, take_for_a_dead_ones, r);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    seam_off();
+    wc_os_lacking = 0;
+    assert_true(taken >= 0);
+    close(taken);
+    assert_int_equal(report.save_error, 0);
+    assert_int_equal(rig_load(r, wasm, NULL), 0);
+    assert_null(strstr(scratch_tree(&r->scratch, r->dir), ".tmp-"));
+}
+
 static const char *artifact_file; /* what serialize gives: all of this file. NULL: as ever */
 static wasmcache_engine_table usual;
 
@@ -617,6 +654,7 @@ int main(void)
         OPEN(where_all_is_gone_a_get_compiles),
         TEST(a_link_that_cannot_be_read_is_no_way),
         TEST(room_is_reserved_where_that_costs_nothing),
+        OPEN(what_a_clean_up_takes_is_written_again),
         TEST(a_trailer_is_no_part_of_an_artifact),
         OPEN(what_takes_for_ever_is_counted_with_all_that_is_long),
         OPEN(while_another_thread_begins_counters_wait),
