@@ -16,6 +16,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -136,6 +137,7 @@ BELOW(int, fallocate, (int fd, int mode, off_t at, off_t size), (fd, mode, at, s
 BELOW(int, fchmod, (int fd, mode_t mode), (fd, mode))
 BELOW(int, fchmodat, (int at, const char *name, mode_t mode, int flags), (at, name, mode, flags))
 BELOW(int, mkdirat, (int at, const char *name, mode_t mode), (at, name, mode))
+BELOW(int, getrlimit, (unsigned what, struct rlimit *out), (what, out))
 BELOW(uid_t, geteuid, (void), ())
 BELOW(ssize_t, getrandom, (void *out, size_t size, unsigned flags), (out, size, flags))
 BELOW(int, madvise, (void *at, size_t size, int advice), (at, size, advice))

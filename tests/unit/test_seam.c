@@ -153,6 +153,8 @@ static void what_fails_says_why(void **state)
     assert_int_equal(wc_os_settles_after_ns(9999), 0);
     below_fail("getrandom", ENOSYS, 1);
     assert_int_equal(wc_os_random(random, sizeof(random)), -ENOSYS);
+    below_fail("getrlimit", EINVAL, 1);
+    assert_true(wc_os_file_size_limit() == UINT64_MAX);
     below_fail("fchmod", EPERM, 1);
     assert_int_equal(wc_os_create(lab->at, "new"), -EPERM);
     assert_int_equal(wc_os_stat_at(lab->at, "new", &st), -ENOENT);
