@@ -522,6 +522,44 @@ static void *get_what_changes(void *rig)
 }
 
 /* What a thread compiled of bytes that changed meanwhile is nobody's who waited for the key. */
+static void who_waits_for_another_goes_on_waiting(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_executor *executor = executor_with(3, WASMCACHE_EXECUTOR_ON_WORKER);
+    struct wc_pool *p = atomic_load(&executor->pool);
+    struct asked a[4];
+    unsigned parked = 0;
+    ask_get(&a[0], r, executor, "1", 0);
+    ask_get(&a[1], r, executor, "2", 0);
+    wait_for(&first_gate.inside, 1);
+    wait_for(&second_gate.inside, 1);
+    ask_get(&a[2], r, executor, "2", 0);
+    ask_get(&a[3], r, executor, "1", 0);
+    while (parked < 2) {
+        pthread_mutex_lock(&p->lock);
+        parked = p->parked.count;
+        pthread_mutex_unlock(&p->lock);
+        sched_yield();
+    }
+    gate_open(&first_gate);
+    wait_for(&a[0].answers, 1);
+    wait_for(&a[3].answers, 1);
+    pthread_mutex_lock(&p->lock);
+    parked = p->parked.count;
+    pthread_mutex_unlock(&p->lock);
+    assert_int_equal(parked, 1);
+    assert_int_equal(a[1].answers + a[2].answers, 0);
+    gate_open(&second_gate);
+    for (int i = 0; i < 4; i++) {
+        wait_for(&a[i].answers, 1);
+        assert_int_equal(a[i].error, 0);
+    }
+    wasmcache_executor_free(executor);
+    for (int i = 0; i < 4; i++)
+        assert_answered_once(&a[i]);
+    assert_int_equal(r->engine.compiles, 2);
+}
+
 static void a_module_of_other_bytes_is_not_handed_on(void **state)
 {
     struct rig *r = *state;
@@ -666,6 +704,7 @@ int main(void)
         TEST(many_processors_do_not_make_many_threads),
         GATES(who_would_wait_at_the_end_is_told_so),
         GATES(who_is_cancelled_with_the_answer_on_its_way_frees_it),
+        GATES(who_waits_for_another_goes_on_waiting),
         GATES(a_module_of_other_bytes_is_not_handed_on),
         GATES(who_is_given_up_is_followed_by_its_own_waiters_only),
         TEST(what_another_attachment_has_on_its_way_is_not_waited_for),
