@@ -560,6 +560,56 @@ static void who_waits_for_another_goes_on_waiting(void **state)
     assert_int_equal(r->engine.compiles, 2);
 }
 
+static int (*usual_load)(void *engine, wasmcache_kind kind, const char *path, void **module,
+                         void **error);
+
+static int load_behind_gate(void *engine, wasmcache_kind kind, const char *path, void **module,
+                            void **error)
+{
+    gate_wait(&first_gate);
+    return usual_load(engine, kind, path, module, error);
+}
+
+static int gated_loads(void **state)
+{
+    struct rig *r;
+    if (fixture_rig(state) < 0)
+        return -1;
+    r = *state;
+    gate_init(&first_gate);
+    usual_load = r->engine.table.deserialize_file;
+    r->engine.table.deserialize_file = load_behind_gate;
+    rig_open(r);
+    return 0;
+}
+
+static void one_load_is_for_all_who_want_it(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_executor *executor = executor_with(2, 0);
+    struct wc_pool *p = atomic_load(&executor->pool);
+    struct asked a, b;
+    unsigned parked = 0;
+    assert_int_equal(rig_get(r, "wasm", NULL), 0);
+    ask_load(&a, r, executor, "wasm");
+    wait_for(&first_gate.inside, 1);
+    ask_load(&b, r, executor, "wasm");
+    while (!parked) {
+        pthread_mutex_lock(&p->lock);
+        parked = p->parked.count;
+        pthread_mutex_unlock(&p->lock);
+        sched_yield();
+    }
+    gate_open(&first_gate);
+    run_all(executor);
+    assert_answered_once(&a);
+    assert_answered_once(&b);
+    assert_int_equal(a.error, 0);
+    assert_int_equal(b.error, 0);
+    assert_int_equal(r->engine.files, 1);
+    wasmcache_executor_free(executor);
+}
+
 static void a_module_of_other_bytes_is_not_handed_on(void **state)
 {
     struct rig *r = *state;
@@ -597,7 +647,7 @@ static void who_is_given_up_is_followed_by_its_own_waiters_only(void **state)
     const wasmcache_source source = wasmcache_source_bytes("one", 3);
     wasmcache_get_options options = WASMCACHE_GET_OPTIONS_INIT;
     struct asked leader, other, one, two;
-    unsigned parked = 0;
+    unsigned parked = 0, done = 0;
     asked_init(&leader, r, "one");
     options.tick = refuse_at_gate;
     assert_int_equal(wasmcache_request_get(&leader.handle, executor, r->wc, WASMCACHE_MODULE,
@@ -615,6 +665,12 @@ static void who_is_given_up_is_followed_by_its_own_waiters_only(void **state)
         sched_yield();
     }
     gate_open(&first_gate);
+    while (!done) { /* while another one's waiter is parked, too */
+        pthread_mutex_lock(&pool->lock);
+        done = pool->done.count;
+        pthread_mutex_unlock(&pool->lock);
+        sched_yield();
+    }
     gate_open(&second_gate);
     run_all(executor);
     assert_answered_once(&leader);
@@ -705,6 +761,7 @@ int main(void)
         GATES(who_would_wait_at_the_end_is_told_so),
         GATES(who_is_cancelled_with_the_answer_on_its_way_frees_it),
         GATES(who_waits_for_another_goes_on_waiting),
+        cmocka_unit_test_setup_teardown(one_load_is_for_all_who_want_it, gated_loads, fixture_end),
         GATES(a_module_of_other_bytes_is_not_handed_on),
         GATES(who_is_given_up_is_followed_by_its_own_waiters_only),
         TEST(what_another_attachment_has_on_its_way_is_not_waited_for),

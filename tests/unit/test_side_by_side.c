@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -97,6 +98,25 @@ static void an_engine_does_not_wait_for_another(void **state)
     gate_open(&gate);
     join(leader);
     other_end(&o);
+}
+
+static void what_was_had_from_another_is_kept_in_memory(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    pthread_t leader, second;
+    r->options.memory_modules = 8;
+    leader = lead(r);
+    assert_int_equal(pthread_create(&second, NULL, get_it, r), 0);
+    while (rig_events_of(r, WASMCACHE_EVENT_WAIT) < 1)
+        sched_yield();
+    gate_open(&gate);
+    join(second);
+    join(leader);
+    assert_int_equal(r->engine.compiles, 1);
+    assert_int_equal(r->engine.clones, 1);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    assert_int_equal(report.in_memory, 1);
 }
 
 static void *get_impatiently(void *rig)
@@ -352,6 +372,7 @@ int main(void)
     int failed;
     const struct CMUnitTest tests[] = {
         TEST(an_engine_does_not_wait_for_another),
+        TEST(what_was_had_from_another_is_kept_in_memory),
         TEST(who_has_a_millisecond_compiles_too),
         OPEN(who_does_not_wait_asks_no_other_process_twice),
         TEST(what_is_on_its_way_is_had_from_there),
