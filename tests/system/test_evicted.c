@@ -67,7 +67,7 @@ static engine_module *get(struct crowd *c, struct host *h, unsigned which)
         options.flags |= WASMCACHE_GET_RECOMPILE;
     rc = wasmcache_get_native(&module, &error, h->wc, WASMCACHE_MODULE, &source, &options, &report);
     if (rc)
-        fail_msg("a get gave %d: %s", rc, wasmcache_last_error());
+        fail_msg("a get gave %d: %s", rc, wasmcache_last_error()->message);
     atomic_fetch_add(report.outcome == WASMCACHE_HIT           ? &c->board->loads
                      : options.flags & WASMCACHE_GET_RECOMPILE ? &c->board->replaced
                                                                : &c->board->compiles,

@@ -63,7 +63,7 @@ static int use(void *argument)
         engine_module *module = NULL;
         wasmcache_report report;
         if (get_bytes(&module, &h, lab.wasm, lab.wasm_size, &report) != 0) {
-            printf("a get failed: %s\n", wasmcache_last_error());
+            printf("a get failed: %s\n", wasmcache_last_error()->message);
             return 1;
         }
         atomic_fetch_add(&b->gets, 1);
