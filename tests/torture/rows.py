@@ -47,7 +47,7 @@ ROWS = [
     Row("2", "a system call of a load fails", own("2"), control="what cannot be read is damaged"),
     Row("3", "a system call of clean, prune, verify, stats, pin, remove fails", own("3"),
         control="left-over files stay"),
-    Row("4", "the process is killed at a system call", own("4"), control="left-over files stay"),
+    Row("4", "the process is killed at a system call", own("4"), own("4-random"), control="left-over files stay"),
     Row("5", "reads and writes are cut short", own("5"), control="a short write is taken for all"),
     Row("6", "no memory", own("6"), control="memory leaks when a digest fails"),
     Row("7", "no room or inodes on the disk", own("7"), control="a full disk is any error"),
