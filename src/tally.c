@@ -2,6 +2,7 @@
 #include "tally.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include <xxhash.h>
@@ -136,14 +137,55 @@ static int open_file(const struct wc_store *store, int dir, int create)
 /* The bytes of the file that are locks. */
 enum { LOCK_CHANGE, LOCK_EVICT };
 
+/*
+ * The descriptors with locks, and 1; 0 is a free place. The child of a fork finds here what it has
+ * of its parent's threads. As a fork copies descriptors before memory, a number may by then be one
+ * of the child's own: only the mark says whose it is. More than there are places for are not noted.
+ */
+static atomic_int locked[16];
+enum { LOCKED = sizeof(locked) / sizeof(*locked) };
+
+/* In the first place that has it. 0: there is none. */
+static int replace(int old, int new)
+{
+    for (int i = 0; i < LOCKED; i++) {
+        int expected = old;
+        if (atomic_compare_exchange_strong(&locked[i], &expected, new))
+            return 1;
+    }
+    return 0;
+}
+
+static void drop_inherited(void)
+{
+    for (int i = 0; i < LOCKED; i++) {
+        int noted = atomic_load(&locked[i]);
+        if (noted && wc_os_is_inherited(noted - 1) &&
+            atomic_compare_exchange_strong(&locked[i], &noted, 0))
+            wc_os_close(noted - 1);
+    }
+}
+
 static int take_lock(int fd, int byte, uint64_t patience)
 {
     const uint64_t until = wc_os_monotonic_ns() + patience;
     int rc;
+    if (wc_os_mark(fd) == 0)
+        (void)replace(0, fd + 1); /* before it has the lock: a fork may come at any time */
     while ((rc = wc_os_try_lock_byte(fd, (uint64_t)byte)) == -EWOULDBLOCK &&
-           wc_os_monotonic_ns() < until)
+           wc_os_monotonic_ns() < until) {
+        drop_inherited();
         wc_os_sleep(POLL);
+    }
+    if (rc < 0)
+        (void)replace(fd + 1, 0);
     return rc;
+}
+
+static void give_back(int fd, int byte)
+{
+    (void)replace(fd + 1, 0);
+    wc_os_unlock_byte(fd, (uint64_t)byte);
 }
 
 static int failure(struct wc_error *err, const struct wc_store *store, int os, const char *call)
@@ -210,7 +252,7 @@ int wc_tally_update(const struct wc_store *store,
             call = "pwrite";
             rc = write_slot(fd, &slots, &tally);
         }
-        wc_os_unlock_byte(fd, LOCK_CHANGE);
+        give_back(fd, LOCK_CHANGE);
     }
     wc_os_close(fd);
     if (rc < 0)
@@ -239,7 +281,7 @@ int wc_tally_lock(struct wc_tally_lock *lock, const struct wc_store *store, uint
 void wc_tally_unlock(struct wc_tally_lock *lock)
 {
     if (lock->fd >= 0)
-        wc_os_unlock_byte(lock->fd, LOCK_EVICT);
+        give_back(lock->fd, LOCK_EVICT);
     wc_os_close(lock->fd);
     lock->fd = -1;
 }

@@ -37,7 +37,8 @@ int wc_tally_update(const struct wc_store *store,
                     void (*change)(struct wc_tally *tally, void *payload), void *payload,
                     struct wc_tally *out, struct wc_error *err);
 
-/* The right to evict, which one at a time has. */
+/* The right to evict, which one at a time has. The child of a fork that waits for it gives up what
+ * it inherited of another thread's: if its parent is dead, nobody else could. */
 struct wc_tally_lock {
     int fd; /* -1: not held */
 };

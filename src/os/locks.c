@@ -6,9 +6,11 @@
 #define _GNU_SOURCE
 #include "os/private.h"
 
+#include <signal.h>
 #include <string.h>
 #include <sys/file.h>
 #include <time.h>
+#include <unistd.h>
 
 int wc_os_try_lock(int fd)
 {
@@ -62,6 +64,38 @@ int wc_os_try_lock_byte(int fd, uint64_t offset)
 void wc_os_unlock_byte(int fd, uint64_t offset)
 {
     (void)fd, (void)offset;
+}
+#endif
+
+/*
+ * The mark is in what the kernel keeps with a description and uses only for descriptors with
+ * O_ASYNC, which none of ours is: whom to signal, and how. The owner is set first, so that whoever
+ * sees the signal sees its owner too, or 0 if that process is gone.
+ */
+#ifdef F_SETSIG
+int wc_os_mark(int fd)
+{
+    int rc = fcntl(fd, F_SETOWN, getpid());
+    if (rc == 0)
+        rc = fcntl(fd, F_SETSIG, SIGWINCH);
+    return wc_os_result(rc);
+}
+
+int wc_os_is_inherited(int fd)
+{
+    return fcntl(fd, F_GETSIG) == SIGWINCH && fcntl(fd, F_GETOWN) != getpid();
+}
+#else
+int wc_os_mark(int fd)
+{
+    (void)fd;
+    return -ENOSYS;
+}
+
+int wc_os_is_inherited(int fd)
+{
+    (void)fd;
+    return 0;
 }
 #endif
 

@@ -142,6 +142,10 @@ int wc_os_try_lock(int fd);
 int wc_os_try_lock_byte(int fd, uint64_t offset);
 /* Gives it back, whoever else has a descriptor of the same description. */
 void wc_os_unlock_byte(int fd, uint64_t offset);
+/* Writes on the open file description of `fd` that this process made it. */
+int wc_os_mark(int fd);
+/* 1: another process made and marked it, and this one has it by a fork. */
+int wc_os_is_inherited(int fd);
 /*
  * The path under which this thread can open the same file again. -ENOENT: there is none (no /proc,
  * or something else in its place). `st`: what fstat said of fd before, NULL: it is asked now. 1:

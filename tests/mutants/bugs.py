@@ -107,7 +107,10 @@ BUGS = [
     Bug("a lock that may not be had is another's", "os/locks.c",
         "    return wc_os_result(rc);\n}\n\nint wc_os_try_lock_byte", "    return rc < 0 && errno == EACCES ? -EWOULDBLOCK : wc_os_result(rc);\n}\n\nint wc_os_try_lock_byte", "row 1"),
     # ---- limits ----
+    Bug("a child waits for the lock that it inherited", "tally.c", "        drop_inherited();\n", "", "unit evict"),
+    Bug("a child closes what has the number of a lock", "os/locks.c", "    return fcntl(fd, F_GETSIG) == SIGWINCH && fcntl(fd, F_GETOWN) != getpid();", "    return fcntl(fd, F_GETOWN) != getpid();", "unit evict"),
     Bug("SIGXFSZ reaches the host", "os/posix.c", "    if (offset + size > wc_os_file_size_limit())\n        return -EFBIG;", "", "row 8", "unit flight"),
+    Bug("what goes is cut to nothing first", "os/names.c", "    return wc_os_result(unlinkat(at, name, 0));", "    (void)fchmodat(at, name, 0600, 0);\n    close(openat(at, name, O_WRONLY | O_TRUNC | O_CLOEXEC));\n    return wc_os_result(unlinkat(at, name, 0));", "system evicted.wasmtime"),
     Bug("pinned entries are evicted", "evict.c", "    return !w->pins || !wc_is_pinned(&w->folder, f->name);", "    return 1;", "unit evict"),
     Bug("everything is evicted", "evict.c", "    return value > limit ? value - limit : 0;", "    return value > limit ? value : 0;", "unit evict", "row 21"),
     Bug("a descriptor leaks at a miss", "store_dir.c", "    wc_os_close(file->fd);\n    file->fd = -1;", "    if (file->has_trailer)\n        wc_os_close(file->fd);\n    file->fd = -1;", "row 2", "unit faults"),

@@ -343,10 +343,12 @@ int lab_child(void *argument)
     warm_up();
     allocations_watch();
     live = allocations_live();
-    lab->begin(lab);
+    if (lab->begin)
+        lab->begin(lab);
     seen->ran = lab->act->run(r, seen);
     seen->done = 1;
-    lab->finish(lab);
+    if (lab->finish)
+        lab->finish(lab);
     seen->mappings = mappings_in(r->dir);
     if (opens) {
         rig_close(r);
@@ -673,4 +675,9 @@ void lab_check(struct lab *lab, const struct trace_end *end, int how)
     r->engine.wrong = 0;
     if (promises & (LAB_LEFT | LAB_MANY))
         unlink(lab->left_entry);
+}
+
+void lab_module_name(char out[40], unsigned number)
+{
+    snprintf(out, 40, "module %u", number);
 }

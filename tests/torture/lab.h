@@ -64,7 +64,8 @@ struct lab {
     size_t good_size, left_size;
     ino_t inode, by_inode;
     unsigned flags; /* more, of the cache */
-    /* Called in the child right before and after what the act does; trace_on and trace_off. */
+    /* Called in the child right before and after what the act does; trace_on and trace_off. Or
+     * NULL. */
     void (*begin)(struct lab *lab);
     void (*finish)(struct lab *lab);
     const void *payload; /* theirs */
@@ -90,6 +91,9 @@ void lab_check(struct lab *lab, const struct trace_end *end, int how);
 /* For finish(): the child tells of the fault that it met, and of what it found afterwards. */
 void lab_tell_met(struct lab *lab, int met);
 int lab_met(const struct lab *lab);
+
+/* The wasm of the module of that number, for rows with many. */
+void lab_module_name(char out[40], unsigned number);
 
 /* What the act's call returned. */
 int lab_returned(const struct lab *lab);

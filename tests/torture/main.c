@@ -33,7 +33,7 @@ static const struct {
     {"23", row_torn, 0},      {"24", row_foreign, 0},       {"32", row_changed_in_use, 0},
     {"26", row_bad_pages, 0}, {"20", row_pulled, 0},        {"21", row_clock, 0},
     {"28", row_names, 0},     {"36", row_junk, 0},          {"37", row_leak, 0},
-    {"42", row_hints, 0},
+    {"42", row_hints, 0},     {"40", row_price, 1},         {"4-random", row_kills, 0},
 };
 
 int main(int argc, char **argv)

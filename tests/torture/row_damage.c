@@ -9,24 +9,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "support/rig.h"
 #include "torture/rows.h"
+#include "torture/times.h"
 
 static const char wasm[] = "a module whose entry is damaged";
 
 /* The trailer and what is before it that is not the artifact: docs/format.md. */
 enum { TRAILER = 400 };
-
-static void pause_ms(long ms)
-{
-    const struct timespec time = {ms / 1000, ms % 1000 * 1000000};
-    nanosleep(&time, NULL);
-}
 
 static void open_checking(struct rig *r, wasmcache_verify verify)
 {
@@ -138,7 +132,7 @@ static void stamped(struct row_run *run, unsigned count)
         struct timespec times[2];
         struct stat st;
         const uint64_t bit = (uint64_t)i * 104729 % (bits - TRAILER * 8);
-        pause_ms(25); /* the time after which a stamp is taken on this file system */
+        times_pause_us(25000); /* the time after which a stamp is taken on this file system */
         assert_int_equal(rig_load(&r, wasm, &report), 0);
         assert_int_equal(rig_load(&r, wasm, &report), 0);
         remembered++;

@@ -253,11 +253,6 @@ static int small_stack_child(void *argument)
     return (int)(intptr_t)result;
 }
 
-static void nothing(struct lab *lab)
-{
-    (void)lab;
-}
-
 static void limited_runs(struct row_run *run, struct lab *lab, const struct lab_act *act,
                          struct limited *how)
 {
@@ -290,7 +285,7 @@ void row_process_limits(struct row_run *run)
     lab.finish = finish_limited;
     for (unsigned i = 0; i < lab_act_count; i++)
         limited_runs(run, &lab, &lab_acts[i], &how);
-    lab.begin = lab.finish = nothing;
+    lab.begin = lab.finish = NULL;
     for (unsigned i = 0; i < lab_act_count; i++) {
         struct trace_end end;
         lab.body = small_stack_child;

@@ -25,15 +25,9 @@
 
 #include "torture/lab.h"
 #include "torture/rows.h"
+#include "torture/times.h"
 
 static const char wasm[] = "a module that was there before";
-
-static uint64_t now_ns(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
 
 static void end(struct tally *t, struct rig *r)
 {
@@ -505,22 +499,16 @@ void row_names(struct row_run *run)
 
 /* ---- row 36 ---- */
 
-static int by_size(const void *a, const void *b)
-{
-    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 static uint64_t p99_of_hits(struct rig *r, unsigned count)
 {
     uint64_t *times = calloc(count, sizeof(*times)), p99;
     assert_non_null(times);
     for (unsigned i = 0; i < count; i++) {
-        const uint64_t start = now_ns();
+        const uint64_t start = times_now();
         assert_int_equal(rig_get(r, wasm, NULL), 0);
-        times[i] = now_ns() - start;
+        times[i] = times_now() - start;
     }
-    qsort(times, count, sizeof(*times), by_size);
+    times_sort(times, count);
     p99 = times[count * 99 / 100];
     free(times);
     return p99;

@@ -20,6 +20,7 @@
 #include "torture/disk.h"
 #include "torture/lab.h"
 #include "torture/rows.h"
+#include "torture/times.h"
 
 static const char *const kinds[] = {"ext4", "xfs"};
 static const enum disk_cut cuts[] = {DISK_FLUSH_LOG, DISK_NO_FLUSH};
@@ -103,22 +104,10 @@ struct board {
     atomic_uint wrong;
 };
 
-static void name_module(char out[40], unsigned number)
-{
-    snprintf(out, 40, "module %u", number);
-}
-
-static long long now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * 1000000000LL + time.tv_nsec;
-}
-
 static void note_time(atomic_llong *first)
 {
     long long never = 0;
-    (void)atomic_compare_exchange_strong(first, &never, now());
+    (void)atomic_compare_exchange_strong(first, &never, (long long)times_now());
 }
 
 /* Saves, replaces and loads until it is killed. */
@@ -132,7 +121,7 @@ static _Noreturn void write_on(struct rig *r, struct board *board, unsigned seed
         wasmcache_get_options options = WASMCACHE_GET_OPTIONS_INIT;
         wasmcache_source source;
         const unsigned number = (seed = seed * 1103515245u + 12345u) >> 16;
-        name_module(wasm, number % MODULES);
+        lab_module_name(wasm, number % MODULES);
         source = wasmcache_source_bytes(wasm, strlen(wasm));
         if (number % 5 == 0)
             options.flags = WASMCACHE_GET_RECOMPILE;
@@ -188,7 +177,7 @@ static void cut_at_random(struct row_run *run, const char *fs, int durable, unsi
         seed = seed * 1103515245u + 12345u;
         moment.tv_nsec = 1000000 + (long)(seed >> 16) % 1000 * 40000;
         nanosleep(&moment, NULL);
-        cut_at = now(); /* what is acknowledged while it is cut is not before */
+        cut_at = (long long)times_now(); /* what is acknowledged while it is cut is not before */
         rc = disk_cut(&disk, how);
         tally_check(t, 'X', rc == 0, "the power cannot be cut: %s", strerror(rc));
         for (unsigned w = 0; w < WRITERS; w++)
@@ -204,7 +193,7 @@ static void cut_at_random(struct row_run *run, const char *fs, int durable, unsi
         if (durable)
             for (unsigned m = 0; m < MODULES; m++)
                 if (board->acknowledged[m] && board->acknowledged[m] < cut_at) {
-                    name_module(wasm, m);
+                    lab_module_name(wasm, m);
                     of++;
                     tally_check(t, 'A', rig_load(&r, wasm, NULL) == 0,
                                 "%s, which was acknowledged, is lost: %s", wasm,
@@ -216,7 +205,7 @@ static void cut_at_random(struct row_run *run, const char *fs, int durable, unsi
                     "the clean-up returned %d", rc);
         for (unsigned m = 0; m < MODULES; m += 7) {
             wasmcache_report report = WASMCACHE_REPORT_INIT;
-            name_module(wasm, m);
+            lab_module_name(wasm, m);
             if (rig_get(&r, wasm, NULL) != 0 || rig_get(&r, wasm, &report) != 0 ||
                 report.outcome != WASMCACHE_HIT)
                 stuck++;

@@ -21,21 +21,9 @@
 
 #include "torture/lab.h"
 #include "torture/rows.h"
+#include "torture/times.h"
 
 static const char wasm[] = "the module that all want";
-
-static void pause_us(long us)
-{
-    const struct timespec time = {us / 1000000, us % 1000000 * 1000};
-    nanosleep(&time, NULL);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
 
 static void *shared(size_t size)
 {
@@ -54,11 +42,6 @@ struct crowd {
     atomic_int go, stop;
 };
 
-static void key_name(char out[40], unsigned k)
-{
-    snprintf(out, 40, "module %u", k);
-}
-
 static void watch_inode(struct crowd *c, unsigned k, const char *path)
 {
     struct stat st;
@@ -74,10 +57,10 @@ static int saver(struct rig *r, struct crowd *c, unsigned saves)
 {
     rig_open(r);
     while (!atomic_load(&c->go))
-        pause_us(50);
+        times_pause_us(50);
     for (unsigned i = 0; i < saves; i++) {
         char name[40];
-        key_name(name, i % KEYS);
+        lab_module_name(name, i % KEYS);
         if (rig_save(r, name, NULL) != 0)
             atomic_fetch_add(&c->failed, 1);
         atomic_fetch_add(&c->saves, 1);
@@ -93,7 +76,7 @@ static int reader(struct rig *r, struct crowd *c)
     rig_open(r);
     for (unsigned k = 0; k < KEYS; k++) {
         char name[40];
-        key_name(name, k);
+        lab_module_name(name, k);
         paths[k] = rig_entry(r, name);
     }
     while (!atomic_load(&c->stop)) {
@@ -102,7 +85,7 @@ static int reader(struct rig *r, struct crowd *c)
             char name[40];
             wasmcache_key key;
             int rc;
-            key_name(name, k);
+            lab_module_name(name, k);
             key = rig_key(name);
             rc = wasmcache_load(&module, r->wc, WASMCACHE_MODULE, &key, NULL);
             if (rc == 0) {
@@ -202,11 +185,12 @@ static void on_compile(void *payload)
         if (f->fork_at == WASMCACHE_PHASE_COMPILE)
             fork_a_child_that_sleeps(f);
         atomic_store(&f->leader, (int)getpid());
-        pause_us(f->how == 0 ? 20000 : 1000000); /* the others ask meanwhile; or it is ended */
+        times_pause_us(f->how == 0 ? 20000
+                                   : 1000000); /* the others ask meanwhile; or it is ended */
     } else {
         unsigned long long none = 0;
-        (void)atomic_compare_exchange_strong(&f->again, &none, now_ns());
-        pause_us(5000);
+        (void)atomic_compare_exchange_strong(&f->again, &none, times_now());
+        times_pause_us(5000);
     }
 }
 
@@ -221,7 +205,7 @@ static int waiter(struct rig *r, struct flight *f, unsigned wait_ms)
     r->engine.on_compile_argument = f;
     rig_open(r);
     while (!atomic_load(&f->go))
-        pause_us(100);
+        times_pause_us(100);
     options.wait_ms = wait_ms;
     rc = wasmcache_get(&module, r->wc, WASMCACHE_MODULE, &source, &options, NULL);
     if (rc != 0 ||
@@ -252,13 +236,13 @@ static uint64_t one_flight(struct row_run *run, unsigned waiters, int how)
     for (unsigned i = 0; i < waiters; i++)
         if ((children[i] = fork()) == 0)
             _exit(waiter(&r, f, wait_ms));
-    pause_us(3000);
+    times_pause_us(3000);
     atomic_store(&f->go, 1);
     while ((leader = atomic_load(&f->leader)) == 0)
-        pause_us(200);
+        times_pause_us(200);
     if (how != HEALTHY) {
-        pause_us(15000);
-        hit_at = now_ns();
+        times_pause_us(15000);
+        hit_at = times_now();
         kill(leader, how == STOPPED ? SIGSTOP : SIGKILL);
     }
     for (unsigned i = 0; i < waiters; i++) {
@@ -288,12 +272,6 @@ static uint64_t one_flight(struct row_run *run, unsigned waiters, int how)
     return took;
 }
 
-static int by_size(const void *a, const void *b)
-{
-    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 void row_stampede(struct row_run *run)
 {
     const unsigned rounds = run->tier == TIER_QUICK ? 3 : run->tier == TIER_FULL ? 150 : 1000;
@@ -305,8 +283,8 @@ void row_stampede(struct row_run *run)
         killed[i] = one_flight(run, WAITERS, KILLED);
         stopped[i] = one_flight(run, WAITERS, STOPPED);
     }
-    qsort(killed, rounds, sizeof(*killed), by_size);
-    qsort(stopped, rounds, sizeof(*stopped), by_size);
+    times_sort(killed, rounds);
+    times_sort(stopped, rounds);
     tally_note(run->tally,
                "the next leader after a kill: median %.1f ms, longest %.1f; after a stop, with a "
                "limit of 150 ms: %.1f, %.1f",

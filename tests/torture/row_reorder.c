@@ -47,11 +47,6 @@ struct bench {
     unsigned long images, torn;
 };
 
-static void name_module(char out[40], unsigned number)
-{
-    snprintf(out, 40, "module %u", number);
-}
-
 static void open_as(struct bench *b, unsigned flags)
 {
     b->r.options.flags = flags;
@@ -65,23 +60,23 @@ static void work(struct bench *b)
     char wasm[40];
     for (unsigned m = 0; m < MODULES; m++) {
         const int durable = m % 2;
-        name_module(wasm, m);
+        lab_module_name(wasm, m);
         open_as(b, durable ? WASMCACHE_DURABLE : 0);
         if (rig_get(&b->r, wasm, &report) == 0 && report.save_error == 0 && durable)
             b->done.durable[m] = blocklog_count(&b->log);
         if (m % 3 == 2) {
-            name_module(wasm, m - 1);
+            lab_module_name(wasm, m - 1);
             (void)rig_get_with(&b->r, wasm, WASMCACHE_GET_RECOMPILE, NULL);
         }
         if (m % 6 == 5) {
-            name_module(wasm, m - 2); /* durable, and now once more */
+            lab_module_name(wasm, m - 2); /* durable, and now once more */
             if (rig_get_with(&b->r, wasm, WASMCACHE_GET_RECOMPILE, &report) == 0 &&
                 report.save_error == 0 && !b->done.durable[m - 2])
                 b->done.durable[m - 2] = blocklog_count(&b->log);
         }
         if (m % 4 == 3) {
             wasmcache_key key;
-            name_module(wasm, m - 3); /* one of the cached ones */
+            lab_module_name(wasm, m - 3); /* one of the cached ones */
             key = rig_key(wasm);
             (void)wasmcache_remove(b->r.cache, rig_namespace(&b->r), &key);
         }
@@ -117,7 +112,7 @@ static void check_image(struct row_run *run, struct bench *b, unsigned until,
     open_as(b, 0);
     for (unsigned m = 0; m < MODULES; m++) {
         int loads;
-        name_module(wasm, m);
+        lab_module_name(wasm, m);
         rc = rig_load(r, wasm, NULL);
         loads = rc == 0;
         b->torn += rc == WASMCACHE_ECORRUPT;
@@ -132,7 +127,7 @@ static void check_image(struct row_run *run, struct bench *b, unsigned until,
                 "the clean-up returned %d", rc);
     for (unsigned m = 0; m < MODULES; m++) {
         wasmcache_report report = WASMCACHE_REPORT_INIT;
-        name_module(wasm, m);
+        lab_module_name(wasm, m);
         if (rig_get(r, wasm, NULL) != 0 || rig_get(r, wasm, &report) != 0 ||
             report.outcome != WASMCACHE_HIT)
             stuck++;

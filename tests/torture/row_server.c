@@ -17,11 +17,6 @@
 #include "torture/lab.h"
 #include "torture/rows.h"
 
-static void nothing(struct lab *lab)
-{
-    (void)lab;
-}
-
 static void one(struct lab *lab, struct badfs *fs, const struct lab_act *act, int page, int error)
 {
     struct trace_end end;
@@ -55,7 +50,7 @@ void row_bad_pages(struct row_run *run)
     }
     setenv("TMPDIR", fs.dir, 1);
     lab_init(&lab, t, 0, 1000000);
-    lab.begin = lab.finish = nothing;
+    lab.begin = lab.finish = NULL;
     assert_int_equal(stat(lab.entry, &st), 0);
     pages = (int)((st.st_size + 4095) / 4096);
     for (size_t a = 0; a < sizeof(acts) / sizeof(*acts); a++)

@@ -49,6 +49,12 @@ void row_hints(struct row_run *run);
 int row_places_act(const char *what, char *dir);
 int row_places_descriptors(void);
 
+/* row_kills.c: killed at random times, row 4 too */
+void row_kills(struct row_run *run);
+
+/* row_price.c */
+void row_price(struct row_run *run);
+
 /* row_power.c */
 void row_power(struct row_run *run);
 

@@ -4,7 +4,7 @@
 
 class Part:
     """A command. `counts`: patterns for the number of cases that a test of the suite says it tried, each of which it
-    asserts; without them the command prints what the program `torture` does."""
+    asserts, and for what else it says that is worth a note; without them the command prints what the program `torture` does."""
 
     def __init__(self, command, counts=(), kinds="", tier="quick", environment=None, needs=""):
         self.command = command
@@ -34,6 +34,10 @@ def unit(name, kinds, *counts, tier="quick", **environment):
     return Part(["{build}/tests/unit_test_" + name], counts, kinds, tier, environment)
 
 
+def figures(what):
+    return Part(["{source}/tests/torture/figures.py", what, "{source}", "{build}"], tier="full")
+
+
 def system(name, kinds, *counts, tier="quick", **environment):
     return Part(["{build}/tests/system_test_" + name], counts, kinds, tier, environment, needs="its engine is not there")
 
@@ -43,7 +47,7 @@ ROWS = [
     Row("2", "a system call of a load fails", own("2"), control="what cannot be read is damaged"),
     Row("3", "a system call of clean, prune, verify, stats, pin, remove fails", own("3"),
         control="left-over files stay"),
-    Row("4", "the process is killed at a system call", own("4"), control="left-over files stay"),
+    Row("4", "the process is killed at a system call", own("4"), own("4-random"), control="left-over files stay"),
     Row("5", "reads and writes are cut short", own("5"), control="a short write is taken for all"),
     Row("6", "no memory", own("6"), control="memory leaks when a digest fails"),
     Row("7", "no room or inodes on the disk", own("7"), control="a full disk is any error"),
@@ -59,6 +63,12 @@ ROWS = [
         control="no lock between processes"),
     Row("16", "the leader is killed, its child has the lock", own("16"),
         control="a lock without a deadline"),
+    Row("17", "living modules are evicted and replaced",
+        system("evicted.wasmtime", "WDK", r"([0-9]+) loads", quick={"WASMCACHE_TEST_LOADS": "5000"},
+               full={"WASMCACHE_TEST_LOADS": "1000000"}, soak={"WASMCACHE_TEST_LOADS": "10000000"}),
+        system("evicted.wasmer", "WDK", r"([0-9]+) loads", quick={"WASMCACHE_TEST_LOADS": "2000"},
+               full={"WASMCACHE_TEST_LOADS": "50000"}, soak={"WASMCACHE_TEST_LOADS": "1000000"}),
+        control="what goes is cut to nothing first"),
     Row("18", "a good save while a bad entry is removed", own("18"), control="unlink by name"),
     Row("19", "random work of many, against a model",
         unit("workload", "WDSTLKA", r"([0-9]+) operations", quick={"WASMCACHE_WORKLOAD_SECONDS": "5"},
@@ -73,6 +83,14 @@ ROWS = [
         *[Part(["{build}/tests/fuzz_" + name + "_corpus", "--as-is", "{source}/tests/fuzz/corpus/" + name], [r"([0-9]+) files"], "DX")
           for name in ("trailer", "hint", "records", "identity", "namespace", "lzw", "config", "options")]),
     Row("26", "a server does not give a page", own("26"), control="what lies elsewhere is mapped"),
+    Row("27", "written to in place while it is loaded and run",
+        system("overwritten.wasmtime", "WS", r"([0-9]+) trials", r"loaded before it was changed: .*",
+               quick={"WASMCACHE_TEST_TRIALS": "20"}, full={"WASMCACHE_TEST_TRIALS": "1000"},
+               soak={"WASMCACHE_TEST_TRIALS": "10000"}),
+        system("overwritten.wasmer", "WS", r"([0-9]+) trials", r"loaded before it was changed: .*",
+               quick={"WASMCACHE_TEST_TRIALS": "10"}, full={"WASMCACHE_TEST_TRIALS": "200"},
+               soak={"WASMCACHE_TEST_TRIALS": "1000"}),
+        control="a stamp is good for any size and time"),
     Row("28", "names that lead outside", own("28"), control="names may have slashes"),
     Row("29", "planted objects", unit("planted", "WDK", r"([0-9]+) cases"),
         control="links are followed"),
@@ -84,7 +102,12 @@ ROWS = [
     Row("35", "a guest sees the cache", unit("overlap", "X", r"([0-9]+) layouts"),
         control="only the directory itself overlaps"),
     Row("36", "a directory full of junk", own("36"), control="left-over files stay"),
-    Row("37", "descriptors and memory that leak", own("37"), control="descriptors go to other programs"),
+    Row("37", "descriptors and memory that leak", own("37"),
+        Part(["{source}/tests/system/written_bytes.sh"], [r"([0-9]+) programs wrote .*"], "L", tier="full",
+             environment={"full": {"WASMCACHE_TEST_WRITTEN": "all"}, "soak": {"WASMCACHE_TEST_WRITTEN": "all"}}), control="descriptors go to other programs"),
+    Row("38", "code that no test runs", figures("coverage")),
+    Row("39", "bugs that no test finds", figures("mutants")),
+    Row("40", "the price of protection", own("40", tier="full"), alone=True),
     Row("41", "exit in the middle",
         system("exit.wasmtime", "D", r"([0-9]+) processes", quick={"WASMCACHE_TEST_EXITS": "60"},
                full={"WASMCACHE_TEST_EXITS": "1000"}, soak={"WASMCACHE_TEST_EXITS": "10000"}),

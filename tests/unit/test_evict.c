@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -830,6 +831,85 @@ static int set_up(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, fixture_end)
 
+struct heirs {
+    struct rig *r;
+    int answer; /* to write to */
+};
+
+/* A thread of the parent evicts, another forks, and the parent dies: what the child has of the lock
+ * must not keep the child itself from it, nor may anything else be closed. */
+static int die_while_evicting(void *argument)
+{
+    const struct heirs *heirs = argument;
+    const struct wc_store *store = &heirs->r->cache->store;
+    struct wc_tally_lock lock, mine;
+    struct wc_error err;
+    wc_error_init(&err);
+    if (wc_tally_lock(&lock, store, 0, &err) != 0)
+        return 1;
+    if (fork() == 0) {
+        char got;
+        alarm(30);
+        got = wc_tally_lock(&mine, store, UINT64_C(10000000000), &err) == 0 ? 'y' : 'n';
+        if (got == 'y' && (fcntl(lock.fd, F_GETFD) != -1 || errno != EBADF))
+            got = 'k'; /* it still keeps its parent's */
+        wc_tally_unlock(&mine);
+        _exit(write(heirs->answer, &got, 1) != 1);
+    }
+    return 0;
+}
+
+static void who_inherits_a_lock_does_not_wait_for_itself(void **state)
+{
+    struct rig *r = *state;
+    struct heirs heirs = {r, -1};
+    char got = '?';
+    int ends[2];
+    assert_int_equal(rig_get(r, "makes the folder", NULL), 0);
+    assert_int_equal(pipe(ends), 0);
+    heirs.answer = ends[1];
+    assert_int_equal(scratch_child(die_while_evicting, &heirs, 0, 20), 0);
+    assert_int_equal(read(ends[0], &got, 1), 1);
+    assert_int_equal(got, 'y');
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* The parent lives and evicts: its child waits, and the number of the parent's descriptor may be
+ * one that the child uses for something else by now. */
+static int use_the_number(void *argument)
+{
+    const struct heirs *heirs = argument;
+    const struct wc_store *store = &heirs->r->cache->store;
+    struct wc_tally_lock lock, mine;
+    struct wc_error err;
+    int status = 1, other;
+    pid_t child;
+    wc_error_init(&err);
+    if (wc_tally_lock(&lock, store, 0, &err) != 0)
+        return 1;
+    child = fork();
+    if (child == 0) {
+        other = open("/dev/null", O_RDONLY);
+        if (other < 0 || dup2(other, lock.fd) < 0)
+            _exit(2);
+        if (wc_tally_lock(&mine, store, UINT64_C(20000000), &err) != WASMCACHE_EBUSY)
+            _exit(3);
+        _exit(fcntl(lock.fd, F_GETFD) == -1 ? 4 : 0);
+    }
+    waitpid(child, &status, 0);
+    wc_tally_unlock(&lock);
+    return status;
+}
+
+static void a_number_that_a_child_uses_itself_stays_open(void **state)
+{
+    struct rig *r = *state;
+    struct heirs heirs = {r, -1};
+    assert_int_equal(rig_get(r, "makes the folder", NULL), 0);
+    assert_int_equal(scratch_child(use_the_number, &heirs, 0, 20), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -860,6 +940,8 @@ int main(void)
         TEST(who_waits_in_vain_for_room_does_not_save),
         TEST(who_is_killed_leaves_the_rest_to_the_next),
         TEST(sixteen_writers_stay_within_the_limit),
+        TEST(who_inherits_a_lock_does_not_wait_for_itself),
+        TEST(a_number_that_a_child_uses_itself_stays_open),
         TEST(worth_grows_with_what_it_saves),
         TEST(uses_fade),
     };

@@ -40,9 +40,7 @@
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define HANGS (UINT64_C(60000) * MILLISECOND)
 #else
-/* A child that was made while another thread of its parent evicted has that lock too; if the parent
- * is killed, others wait until the child is gone, which is for 40 s here. */
-#define HANGS (UINT64_C(50000) * MILLISECOND)
+#define HANGS (UINT64_C(20000) * MILLISECOND)
 #endif
 
 enum { PINNED = 3, DEFAULT_SEED = 20251, DEFAULT_SECONDS = 3 };
