@@ -587,6 +587,37 @@ static void while_another_thread_begins_counters_wait(void **state)
     assert_int_equal(sum[WC_STAT_HITS], 2); /* nobody began once more */
 }
 
+/* And where one cannot be had no number is lost: it is told later. */
+static void a_lock_that_cannot_be_marked_is_one_all_the_same(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_prune_options options = WASMCACHE_PRUNE_OPTIONS_INIT;
+    wasmcache_prune_result result = WASMCACHE_PRUNE_RESULT_INIT;
+    wasmcache_stats stats = WASMCACHE_STATS_INIT;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    unsigned calls, gets = 1, saved = 0, before;
+    assert_int_equal(rig_get(r, wasm, NULL), 0);
+    before = scratch_descriptors();
+    for (calls = 0; calls < 100; calls++, gets++) {
+        remove_entry(r);
+        below_fail("fcntl", EINVAL, 1);
+        below_after(calls);
+        assert_int_equal(rig_get(r, wasm, &report), 0);
+        if (below_off())
+            break;
+        saved += report.save_error == 0;
+        assert_int_equal(scratch_exists(rig_entry(r, wasm)), report.save_error == 0);
+        assert_int_equal(scratch_descriptors(), before);
+    }
+    assert_true(calls >= 4 && calls < 100); /* each lock is marked by two calls, and taken */
+    assert_true(saved >= calls - 1);        /* one is of the file that is written */
+    assert_int_equal(wasmcache_prune(r->cache, &options, &result), 0);
+    assert_int_equal(result.left_entries, 1);
+    assert_int_equal(wasmcache_stats_read(r->cache, WASMCACHE_STATS_DIRECTORY, &stats), 0);
+    assert_int_equal(stats.compiles, gets + 1);
+    assert_int_equal(stats.entries, 1);
+}
+
 /* ---- waits ---- */
 
 static struct gate gate;
@@ -658,6 +689,7 @@ int main(void)
         TEST(a_trailer_is_no_part_of_an_artifact),
         OPEN(what_takes_for_ever_is_counted_with_all_that_is_long),
         OPEN(while_another_thread_begins_counters_wait),
+        OPEN(a_lock_that_cannot_be_marked_is_one_all_the_same),
         TEST(who_has_landed_is_not_waited_for),
     };
     scratch_in_memory();
