@@ -322,6 +322,41 @@ static void who_would_wait_at_the_end_is_told_so(void **state)
     assert_int_equal(r->engine.compiles, 1);
 }
 
+/* ---- cancelled on the way ---- */
+
+static struct asked *to_cancel;
+static int (*usual_probe)(void *engine, wasmcache_artifact *out, void **error);
+
+static int cancel_in_probe(void *engine, wasmcache_artifact *out, void **error)
+{
+    if (to_cancel && wasmcache_request_cancel(to_cancel->handle) == WASMCACHE_CANCEL_ASKED)
+        to_cancel = NULL;
+    return usual_probe(engine, out, error);
+}
+
+/* Its worker is about to say that it leads. */
+static void who_is_cancelled_before_it_leads_does_not(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_executor *executor = executor_with(1, 0);
+    struct asked a, b;
+    usual_probe = r->engine.table.probe;
+    r->engine.table.probe = cancel_in_probe;
+    rig_open(r);
+    to_cancel = &a;
+    ask_get(&a, r, executor, "wasm", 0);
+    run_all(executor);
+    assert_null(to_cancel);
+    assert_answered_once(&a);
+    assert_int_equal(a.error, WASMCACHE_EABORTED);
+    assert_int_equal(r->engine.compiles, 0);
+    ask_get(&b, r, executor, "wasm", 0); /* nobody leads */
+    run_all(executor);
+    assert_answered_once(&b);
+    assert_int_equal(b.report.outcome, WASMCACHE_COMPILED);
+    wasmcache_executor_free(executor);
+}
+
 /* ---- who sleeps ---- */
 
 struct sleeper {
@@ -757,6 +792,8 @@ int main(void)
         TEST(a_worker_that_forked_ends_in_the_child),
         TEST(two_threads_of_a_child_make_one_pool),
         TEST(a_worker_sleeps_as_long_as_the_first_that_is_due),
+        cmocka_unit_test_setup_teardown(who_is_cancelled_before_it_leads_does_not, fixture_rig,
+                                        fixture_end),
         TEST(many_processors_do_not_make_many_threads),
         GATES(who_would_wait_at_the_end_is_told_so),
         GATES(who_is_cancelled_with_the_answer_on_its_way_frees_it),
