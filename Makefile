@@ -12,7 +12,7 @@
 #   make check-workload [SECONDS=600] [SEED=N]     random work on one directory, so long for each of its three tests
 #   make interop    one directory for Wasmer's own Rust cache and ours; what it needs is built once: some twenty minutes
 #   make check-headers, check-includes, check-symbols, check-style, check-install
-#   make coverage   which lines and branches of src/ the unit tests reach, against docs/coverage.md: three minutes
+#   make coverage   which lines and branches of src/ the unit tests reach, against docs/coverage.md: two minutes
 #   make check-fuzz                               each fuzz target for some seconds
 #   make fuzz [FUZZ_SECONDS=3600] [FUZZER=libfuzzer|afl] [TARGETS="hint config"]     the same for long, with coverage: docs/fuzzing.md
 #   make bench-quick                              ours and the bare engine on small modules: two minutes
