@@ -121,6 +121,18 @@ BUGS = [
     Bug("only the directory itself overlaps", "overlap.c", "        if (same(&here, wanted)) {", "        if (depth == 0 && same(&here, wanted)) {", "unit overlap"),
     Bug("the library may be unloaded while its threads run", "executor.c", "    rc = wc_os_stay_loaded(&here);", "    rc = 0;", "system exit.wasmtime"),
     Bug("what lies elsewhere is mapped", "load.c", "    return file->checked || cache", "    return 1 || cache", "row 26", "unit attacks"),
+    # ---- engines ----
+    Bug("what the engine refuses is damaged", "load.c",
+        "    corrupt = rc == WASMCACHE_ECORRUPT;", "    corrupt = rc == WASMCACHE_ECORRUPT || rc == WASMCACHE_EENGINE;",
+        "unit get", "system fallbacks.wasmtime"),
+    Bug("the first engine stands for all", "identity.c",
+        "                      identity->artifact_version);\n    return 0;",
+        "                      identity->artifact_version);\n    static struct wc_identity first;\n"
+        "    if (!first.engine_namespace[0])\n        first = *identity;\n    *identity = first;\n    return 0;",
+        "unit attachment"),
+    Bug("settings do not count", "identity.c",
+        "    add_text(&state, o->settings);\n    add_field(&state, identity->probe", "    add_field(&state, identity->probe",
+        "unit attachment"),
     # ---- keys ----
     Bug("filed under what the source was, not what was compiled", "get.c",
         "        rc = wc_input_unchanged(&get->input, &get->content, &err);\n    if (rc == 0 && wc_later_save", "        rc = 0;\n    if (rc == 0 && wc_later_save", "unit source", "unit get", "unit attacks"),
