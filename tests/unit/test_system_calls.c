@@ -523,7 +523,6 @@ static void read_and_write(struct job *job)
     struct rig *r = job->r;
     wasmcache_report report = WASMCACHE_REPORT_INIT;
     const wasmcache_source source = wasmcache_source_path(scratch_in(&r->scratch, "there.wasm"));
-    char *path;
     for (unsigned durable = 0; durable < 2; durable++) {
         r->options.flags = durable ? WASMCACHE_DURABLE : 0;
         r->options.max_disk_percent = 90;
@@ -545,7 +544,7 @@ static void read_and_write(struct job *job)
         rig_close(r);
     }
     r->options.flags = 0;
-    r->options.dir = path = scratch_in(&r->scratch, "made/here");
+    r->options.dir = scratch_in(&r->scratch, "made/here");
     rig_open(r);
     assert_int_equal(rig_get(r, small, &report), 0);
     assert_int_equal(report.save_error, 0);
