@@ -195,6 +195,7 @@ static const struct word {
     {"PR_SET_NAME", "prctl", 0, ONE_OF, PR_SET_NAME},
     {"RENAME_NOREPLACE", "renameat2", 4, ONE_OF, 1},
     {"RLIMIT_FSIZE", "prlimit64", 1, ONE_OF, 1 /* RLIMIT_FSIZE */},
+    {"NULL", "prlimit64", 2, NONE_OF, UINT32_MAX},
 };
 
 /* ---- the tables ---- */
@@ -447,6 +448,7 @@ static int run_job(void *payload)
     action.sa_sigaction = on_sigsys;
     action.sa_flags = SA_SIGINFO;
     sigaction(SIGSYS, &action, NULL);
+    (void)umask(077); /* against the modes of what is shared */
     wc_os_lacking = job->lacking;
     make_program(&job->rules);
     program.len = job->rules.length;
@@ -543,12 +545,19 @@ static void read_and_write(struct job *job)
         }
         rig_close(r);
     }
+    /* Made here, and once more with times. */
+    for (unsigned i = 0; i < 2; i++) {
+        r->options.flags = i ? WASMCACHE_REPRODUCIBLE : 0;
+        r->options.share = WASMCACHE_SHARE_READABLE;
+        r->options.dir = scratch_in(&r->scratch, "made/%u", i);
+        rig_open(r);
+        assert_int_equal(rig_get(r, small, &report), 0);
+        assert_int_equal(report.save_error, 0);
+        rig_close(r);
+        assert_int_equal(scratch_mode(r->options.dir), 0755);
+    }
     r->options.flags = 0;
-    r->options.dir = scratch_in(&r->scratch, "made/here");
-    rig_open(r);
-    assert_int_equal(rig_get(r, small, &report), 0);
-    assert_int_equal(report.save_error, 0);
-    rig_close(r);
+    r->options.share = WASMCACHE_SHARE_PRIVATE;
     r->options.dir = r->dir;
 }
 
@@ -566,11 +575,14 @@ static void do_the_rest(struct job *job)
     wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
     wasmcache_key key = rig_key(there), other = {0};
     wasmcache_iterator *it = NULL;
+    wasmcache_layer layer = WASMCACHE_LAYER_INIT;
+    const wasmcache_layer *const layers[] = {&layer};
     unsigned sound = 0, corrupt = 0;
     uint64_t removed;
     const char *ns;
     int root, fd;
 
+    layer.dir = r->dir;
     r->options.evict_after_seconds = 1;
     r->options.dir = scratch_in(&r->scratch, "link"); /* to the directory */
     rig_open(r);
@@ -621,10 +633,17 @@ static void do_the_rest(struct job *job)
     HOLDS(wasmcache_pin(r->cache, ns, &key, 0) == 0);
     HOLDS(wasmcache_prune(r->cache, &prune, &pruned) == 0);
     rig_close(r);
-    r->options.dir = "made/from/here"; /* relative to the working directory */
+    /* Below a path that is relative, with a layer and hints elsewhere. */
+    r->options.dir = "made/from/here";
+    r->options.layers = layers;
+    r->options.layer_count = 1;
+    r->options.hints_dir = scratch_in(&r->scratch, "made/hints");
     rig_open(r);
     assert_int_equal(rig_get(r, small, NULL), 0);
+    assert_int_equal(rig_get(r, there, NULL), 0);
+    HOLDS(r->events.count[WASMCACHE_EVENT_HIT] > 0);
     rig_close(r);
+    r->options.layer_count = 0;
 }
 
 static void in_the_background(struct job *job)
