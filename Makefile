@@ -12,6 +12,7 @@
 #   make check-workload [SECONDS=600] [SEED=N]     random work on one directory, so long for each of its three tests
 #   make interop    one directory for Wasmer's own Rust cache and ours; what it needs is built once: some twenty minutes
 #   make check-headers, check-includes, check-symbols, check-style, check-install
+#   make coverage   which lines and branches of src/ the unit tests reach, against docs/coverage.md: three minutes
 #   make check-fuzz                               each fuzz target for some seconds
 #   make fuzz [FUZZ_SECONDS=3600] [FUZZER=libfuzzer|afl] [TARGETS="hint config"]     the same for long, with coverage: docs/fuzzing.md
 #   make bench-quick                              ours and the bare engine on small modules: two minutes
@@ -40,7 +41,7 @@ build = wasmtime=$$(tools/engine-wasmtime --have) && wasmer=$$(tools/engine-wasm
 # test,PRESET
 test = ctest --preset $(1) -j $(JOBS)
 
-.PHONY: torture mutants controls build run wasmer check-workload bench-crowd bench-memory bench-evict bench-writers bench-cleanup check check-large check-asan check-tsan interop \
+.PHONY: coverage torture mutants controls build run wasmer check-workload bench-crowd bench-memory bench-evict bench-writers bench-cleanup check check-large check-asan check-tsan interop \
 	check-headers check-includes check-symbols check-style \
 	check-install check-fuzz fuzz bench bench-quick install format clean set-up-check set-up-run set-up-bench
 
@@ -92,6 +93,15 @@ torture: set-up-check
 mutants controls: set-up-check
 	@$(MAKE) build
 	@python3 tests/mutants/mutants.py $(if $(filter controls,$@),--controls) build/release
+
+# Only what it runs is built, and without an engine: src/ knows none.
+coverage:
+	@tools/deps coverage
+	@mkdir -p build
+	@cmake --preset coverage -DWASMTIME_ROOT= -DWASMER_ROOT= -DWASMCACHE_WERROR=$(WERROR) >build/coverage.log || \
+		{ cat build/coverage.log; exit 1; }
+	@cmake --build build/coverage -j $(JOBS) --target unit_programs $(if $(V),-v)
+	@JOBS=$(JOBS) tools/coverage build/coverage
 
 check-asan check-tsan: check-%: set-up-check
 	@mkdir -p build

@@ -170,7 +170,7 @@ void wc_call_tell(const struct wc_call *call, wasmcache_event_type type, const c
     count_event(call, type);
     if (!wc_event_is_heard(call->attachment->cache))
         return;
-    fill.engine_namespace = call->identity ? call->identity->engine_namespace : NULL;
+    fill.engine_namespace = call->identity->engine_namespace;
     fill.key = wasmcache_key_to_hex(hex, &call->report.key);
     fill.reason = call->report.reason;
     fill.bytes = call->report.artifact_bytes;

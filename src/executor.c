@@ -286,17 +286,18 @@ static void submitted_work(void *argument)
 {
     struct wc_job *job = argument;
     struct wc_pool *pool = job->pool;
-    int ours = 1;
+    int ours;
 
     if (!wc_pool_is_ours(pool)) /* the host's queue was copied by a fork */
         return;
     pthread_mutex_lock(&pool->lock);
     if (job->in == &pool->queue)
         run(pool, job);
-    while (ours && calls_on_worker(pool) && pool->done.first && !pool->closing)
+    while (calls_on_worker(pool) && pool->done.first && !pool->closing) {
         deliver(pool, 1, &ours);
-    if (!ours)
-        return;
+        if (!ours)
+            return;
+    }
     if (--pool->submitted == 0)
         pthread_cond_broadcast(&pool->progress);
     pthread_mutex_unlock(&pool->lock);
@@ -477,8 +478,9 @@ int wasmcache_executor_dispatch(wasmcache_executor *executor)
         return rc;
     pthread_mutex_lock(&pool->lock);
     rc = deliver(pool, pool->done.count, &ours);
-    if (ours)
-        pthread_mutex_unlock(&pool->lock);
+    if (!ours)
+        return rc;
+    pthread_mutex_unlock(&pool->lock);
     return rc;
 }
 
@@ -522,8 +524,7 @@ static void abort_all(struct wc_jobs *list)
     }
 }
 
-/* 0: a callback forked, and this is the child, where the pool is not ours. */
-static int pool_end(struct wc_pool *pool)
+static void pool_end(struct wc_pool *pool)
 {
     int ours;
     pthread_mutex_lock(&pool->lock);
@@ -542,9 +543,12 @@ static int pool_end(struct wc_pool *pool)
         pthread_join(pool->threads[i], NULL);
     pthread_mutex_lock(&pool->lock);
     deliver(pool, pool->done.count, &ours);
-    if (ours)
-        pthread_mutex_unlock(&pool->lock);
-    return ours;
+    if (!ours) { /* a callback forked, and this is the child */
+        pool_drop(pool);
+        return;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    pool_free(pool);
 }
 
 void wasmcache_executor_free(wasmcache_executor *executor)
@@ -554,8 +558,8 @@ void wasmcache_executor_free(wasmcache_executor *executor)
         return;
     pool = atomic_load(&executor->pool);
     before = pool->before;
-    if (wc_pool_is_ours(pool) && pool_end(pool))
-        pool_free(pool);
+    if (wc_pool_is_ours(pool))
+        pool_end(pool);
     else
         pool_drop(pool);
     for (pool = before; pool; pool = before) {

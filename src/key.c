@@ -22,9 +22,6 @@
  * for a load's promise of at most 1 MiB of memory of ours. */
 #define PIECE ((size_t)256 * 1024)
 
-/* Sizes in a module have 32 bits. What is larger is a mistake, and is not hashed for minutes. */
-#define WASM_MAX ((uint64_t)4 << 30)
-
 static const char hex_digits[] = "0123456789ABCDEF";
 
 _Static_assert(sizeof(SHA256_CTX) <= sizeof(struct wc_sha256_state), "room for libcrypto's state");
@@ -156,7 +153,7 @@ int wc_key_check_file(int fd, const char *path, struct wc_error *err)
     if (st.type != WC_OS_FILE)
         return wc_fail(err, WASMCACHE_EIO, 0, NULL, path,
                        "%s is not a regular file; copy its content to one", name);
-    if (st.size > WASM_MAX)
+    if (st.size > WC_WASM_MAX)
         return wc_fail(err, WASMCACHE_EIO, EFBIG, NULL, path,
                        "%s has %" PRIu64 " bytes, more than any WebAssembly module", name, st.size);
     return 0;
@@ -209,7 +206,7 @@ int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, 
         else
             wc_sha256_add(&sha, piece, (size_t)n);
         offset += (uint64_t)n;
-        if (offset > WASM_MAX) { /* it grows as fast as it is read */
+        if (offset > WC_WASM_MAX) { /* it grows as fast as it is read */
             rc = wc_fail(err, WASMCACHE_EIO, EFBIG, NULL, path,
                          "%s is larger than any WebAssembly module", name);
             goto out;

@@ -36,6 +36,11 @@ int wc_key_of_digest(wasmcache_key *out, const char *algorithm, const void *dige
 enum { WC_SALT_MAX = 128 };
 void wc_key_salt(wasmcache_key *out, const wasmcache_key *key, const void *salt, size_t length);
 
+/* Sizes in a module have 32 bits. A file that is larger is a mistake, and is not hashed for
+ * minutes.
+ */
+#define WC_WASM_MAX ((uint64_t)4 << 30)
+
 /* The key of the regular file `fd`, from its start; *size is how many bytes were hashed. `path` is
  * for messages, NULL if it is not known. The algorithm is one that there is. EIO, ENOMEM. */
 int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, const char *path,

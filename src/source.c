@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "source.h"
 
+#include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -145,10 +147,16 @@ int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_hint_look
     return rc;
 }
 
+static int too_large(const struct wc_input *input, struct wc_error *err)
+{
+    return wc_fail(err, WASMCACHE_EIO, EFBIG, NULL, input->path,
+                   "%s is larger than any WebAssembly module", input->name);
+}
+
 static int read_file(struct wc_input *input, struct wc_error *err)
 {
     struct wc_os_stat st;
-    size_t room, length = 0;
+    uint64_t room, length = 0;
     char *bytes = NULL;
     int fd = -1;
     int rc = open_file(input, &fd, err);
@@ -158,39 +166,37 @@ static int read_file(struct wc_input *input, struct wc_error *err)
     if (rc < 0)
         return wc_fail(err, WASMCACHE_EIO, rc, "fstat", input->path, "Cannot look at %s",
                        input->name);
+    if (st.size > WC_WASM_MAX) /* it grew since it was opened */
+        return too_large(input, err);
     /* One byte more than it has: the end shows without another round, and growth is seen. */
-    if (st.size >= PTRDIFF_MAX / 2)
-        return wc_fail(err, WASMCACHE_ENOMEM, 0, NULL, input->path, "%s does not fit into memory",
-                       input->name);
-    room = (size_t)st.size + 1;
+    room = st.size + 1;
     for (;;) {
         int64_t n;
-        char *more = realloc(bytes, room);
+        char *more = room <= PTRDIFF_MAX ? realloc(bytes, (size_t)room) : NULL;
         if (!more) {
             free(bytes);
             return wc_fail(err, WASMCACHE_ENOMEM, 0, "malloc", input->path,
-                           "No memory for the %zu bytes of %s", room, input->name);
+                           "No memory for the %" PRIu64 " bytes of %s", room, input->name);
         }
         bytes = more;
-        n = wc_os_pread(fd, bytes + length, room - length, length);
+        n = wc_os_pread(fd, bytes + length, (size_t)(room - length), length);
         if (n < 0) {
             free(bytes);
             return wc_fail(err, WASMCACHE_EIO, (int)n, "pread", input->path, "Cannot read %s",
                            input->name);
         }
-        length += (size_t)n;
+        length += (uint64_t)n;
         if (length < room)
             break;
-        room = room <= PTRDIFF_MAX / 2 ? room * 2 : room;
-        if (length == room) {
+        if (length > WC_WASM_MAX) { /* it grows as fast as it is read */
             free(bytes);
-            return wc_fail(err, WASMCACHE_ENOMEM, 0, NULL, input->path,
-                           "%s does not fit into memory", input->name);
+            return too_large(input, err);
         }
+        room *= 2;
     }
     input->owned = bytes;
     input->bytes = bytes;
-    input->length = length;
+    input->length = (size_t)length;
     input->size = length;
     return 0;
 }

@@ -52,7 +52,7 @@ void wc_use_note(struct wc_stamp *stamp, struct wc_hint_look *look, const char *
     struct wc_hint use;
     int known;
 
-    if (!look->hints || !look->hints->writes)
+    if (!look->hints->writes)
         return;
     if (stamped) {
         if (is_recent(wc_get_number(stamp->hint.value + AT_USED, 8), now, HOUR))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the processor can do, without asking the system: a new process pays for it. */
 #define _GNU_SOURCE
-#include "os/os.h"
+#include "os/private.h"
 
 #include <string.h>
 #if defined(__x86_64__)
@@ -12,6 +12,8 @@
 
 int wc_os_cpu(uint8_t out[64])
 {
+    if (LACKING(WC_OS_NO_CPU))
+        return 0;
 #if defined(__x86_64__)
     /* Leaf, subleaf, and which of eax, ebx, ecx, edx. What differs from core to core (the number of
      * the core in ebx of leaf 1) is left out. In a virtual machine each is an exit to its host, a

@@ -193,8 +193,8 @@ static const void *defined_in(const char *name, const char *symbol, int *failed)
         return NULL;
     }
     found = dlsym(library, symbol);
-    if (found && (dlinfo(library, RTLD_DI_LINKMAP, &map) != 0 || !map->l_ld ||
-                  image_of(found) != image_of(map->l_ld)))
+    if (found &&
+        (dlinfo(library, RTLD_DI_LINKMAP, &map) != 0 || image_of(found) != image_of(map->l_ld)))
         found = NULL;
     dlclose(library);
     return found;
@@ -245,8 +245,7 @@ int wc_os_stay_loaded(const void *here)
     /* The program itself stays. */
     if (image_of(here) == (uintptr_t)getauxval(AT_PHDR))
         return 0;
-    if (!dladdr(here, &info) || !info.dli_fname ||
-        !dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE))
+    if (!dladdr(here, &info) || !dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE))
         return -ENOMEM;
     return 0;
 }

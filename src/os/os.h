@@ -43,7 +43,8 @@ enum {
     WC_OS_NO_RESERVE = 64,  /* reserve does nothing */
     WC_OS_NO_VIEW = 128,    /* view fails with -EOPNOTSUPP */
     WC_OS_NO_BYTE_LOCKS = 256, /* try_lock_byte fails with -ENOLCK */
-    WC_OS_NO_WIPE = 512        /* wiped_memory is not wiped */
+    WC_OS_NO_WIPE = 512,       /* wiped_memory is not wiped */
+    WC_OS_NO_CPU = 1024        /* cpu tells nothing */
 };
 
 #ifdef WASMCACHE_TESTING

@@ -491,7 +491,7 @@ int64_t wc_os_wall_ns(void)
 {
     struct timespec now;
 #ifdef WASMCACHE_TESTING
-    if (wc_os_wall_forced >= 0)
+    if (wc_os_wall_forced != -1)
         return wc_os_wall_forced;
 #endif
     now = clock_now(CLOCK_REALTIME);

@@ -46,6 +46,7 @@ unsigned wc_os_cpus(void)
 {
     cpu_set_t set;
     long online;
+    CPU_ZERO(&set);
     if (sched_getaffinity(0, sizeof(set), &set) == 0)
         return CPU_COUNT(&set) > 0 ? (unsigned)CPU_COUNT(&set) : 1;
     /* More CPUs than the set has room for. */

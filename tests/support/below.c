@@ -16,6 +16,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -138,6 +139,8 @@ BELOW(int, fchmodat, (int at, const char *name, mode_t mode, int flags), (at, na
 BELOW(int, faccessat, (int at, const char *name, int mode, int flags), (at, name, mode, flags))
 BELOW(int, linkat, (int at, const char *from, int to_at, const char *to, int flags),
       (at, from, to_at, to, flags))
+BELOW(int, mkdirat, (int at, const char *name, mode_t mode), (at, name, mode))
+BELOW(int, getrlimit, (unsigned what, struct rlimit *out), (what, out))
 BELOW(uid_t, geteuid, (void), ())
 BELOW(ssize_t, getrandom, (void *out, size_t size, unsigned flags), (out, size, flags))
 BELOW(int, madvise, (void *at, size_t size, int advice), (at, size, advice))

@@ -29,6 +29,9 @@ int fixture_end(void **state)
     seam_off();
     wc_os_lacking = 0;
     wc_os_monotonic_forced = -1;
+    wc_os_wall_forced = -1;
+    wc_os_settles_forced = -1;
+    wc_os_wait_hook = NULL;
     rig_end(r);
     free(r);
     return 0;

@@ -69,6 +69,15 @@ static void change_file(void *argument)
     scratch_write(change->path, change->content, strlen(change->content), 0600);
 }
 
+static void write_over(void *argument)
+{
+    const struct change *change = argument;
+    const size_t length = strlen(change->content);
+    int fd = open(change->path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    assert_int_equal(write(fd, change->content, length), length);
+    close(fd);
+}
+
 /* ---- errors ---- */
 
 static void what_has_no_words_is_described_all_the_same(void **state)
@@ -222,11 +231,12 @@ static void a_recompiled_file_that_changed_is_filed_under_what_it_is(void **stat
     unsigned nth;
     options.flags = WASMCACHE_GET_RECOMPILE;
     rig_open(r);
-    for (nth = 1; nth < 100; nth++) {
+    for (unsigned i = 2; i < 200; i++) {
+        nth = i / 2;
         scratch_write(path, wasm, strlen(wasm), 0600);
         unlink(rig_entry(r, wasm));
         unlink(rig_entry(r, other));
-        seam_act(nth, change_file, &change);
+        seam_act(nth, i % 2 ? write_over : change_file, &change);
         module = NULL;
         assert_int_equal(
             wasmcache_get(&module, r->wc, WASMCACHE_MODULE, &source, &options, &report), 0);
@@ -693,10 +703,10 @@ static void a_promotion_that_fails_is_a_hit_all_the_same(void **state)
     r->options.layers = layers;
     r->options.layer_count = 1;
     rig_open(r);
-    for (int sticky = 0; sticky < 2; sticky++)
+    for (int how = 0; how < 4; how++) /* 2: all of the folder is missing */
         for (unsigned nth = 1; nth < 200; nth++) {
-            unlink(rig_entry(r, wasm));
-            seam_fail(nth, EIO, sticky);
+            scratch_remove(how & 2 ? rig_namespace_dir(r) : rig_entry(r, wasm));
+            seam_fail(nth, EIO, how & 1);
             assert_int_equal(rig_get(r, wasm, &report), 0);
             seam_off();
             if (!seam_met())

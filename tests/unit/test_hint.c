@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -210,6 +212,21 @@ static void later_values_replace_earlier_ones(void **state)
     }
 }
 
+/* Nobody waits for what is only remembered. */
+static void what_another_thread_is_at_is_left_to_it(void **state)
+{
+    struct lab *l = *state;
+    stop(l);
+    wc_hints_init(&l->hints, 0); /* without a file, so that it is seen what is in the process */
+    wc_hint_look_start(&l->look, &l->hints);
+    pthread_mutex_lock(&l->hints.lock);
+    put(l, 1);
+    pthread_mutex_unlock(&l->hints.lock);
+    assert_int_equal(has(l, 1), 0);
+    put(l, 1);
+    assert_int_equal(has(l, 1), 1);
+}
+
 /* A set that is full forgets its oldest. */
 static void the_newest_stay(void **state)
 {
@@ -343,12 +360,32 @@ static void a_table_of_another_byte_order_or_version_is_not_touched(void **state
     }
 }
 
+static void put_socket(const struct lab *l)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0 && strlen(l->table) < sizeof(address.sun_path));
+    strcpy(address.sun_path, l->table);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    close(fd);
+}
+
+/* A good one in all but whose it is. */
+static void put_table_of_another(struct lab *l)
+{
+    again(l);
+    put(l, 2);
+    assert_int_equal(chown(l->table, 4242, (gid_t)-1), 0);
+}
+
 static void what_lies_in_its_place_is_not_written_through(void **state)
 {
     struct lab *l = *state;
     const char *victim = scratch_in(&l->s, "victim");
     size_t size;
-    for (int kind = 0; kind < 5; kind++) {
+    for (int kind = 0; kind < 7; kind++) {
+        if (kind == 6 && !scratch_is_root("another user's table"))
+            continue;
         scratch_write(victim, "precious", 8, 0600);
         scratch_remove(l->table);
         if (kind == 0)
@@ -359,8 +396,12 @@ static void what_lies_in_its_place_is_not_written_through(void **state)
             assert_int_equal(mkfifo(l->table, 0600), 0);
         else if (kind == 3)
             assert_int_equal(mkdir(l->table, 0700), 0);
-        else
+        else if (kind == 4)
             scratch_write(l->table, "rubbish", 7, 0666);
+        else if (kind == 5)
+            put_socket(l);
+        else
+            put_table_of_another(l);
         again(l);
         assert_int_equal(has(l, 1), 0);
         put(l, 1);
@@ -591,6 +632,7 @@ int main(int argc, char **argv)
         TEST(without_a_directory_it_lives_in_the_process),
         TEST(who_may_not_write_reads),
         TEST(later_values_replace_earlier_ones),
+        TEST(what_another_thread_is_at_is_left_to_it),
         TEST(the_newest_stay),
         TEST(each_part_of_a_files_identity_counts),
         TEST(without_a_boot_id_nothing_is_known_of_files),

@@ -5,6 +5,7 @@
  * test_image_fixed.c.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <elf.h>
 #include <errno.h>
 #include <link.h>
@@ -225,6 +226,41 @@ static void a_function_from_elsewhere_is_looked_for_in_what_has_a_name(void **st
                      -ENOMEM);
 }
 
+/* A relocation of something that the host defines is no sign that it takes it from elsewhere. */
+static void what_the_host_defines_is_not_looked_for(void **state)
+{
+    struct dl_phdr_info infos[2];
+    uint8_t out[32];
+    int own = 7;
+    (void)state;
+    strcpy(host.strings + 1, "symbol");
+    host.symbols[1].st_name = 1;
+    host.symbols[1].st_shndx = 1;
+    host.relocations[1].r_info = ELF64_R_INFO((ElfW(Xword))1, 0);
+    host.dynamic[0].d_tag = DT_SYMTAB;
+    host.dynamic[0].d_un.d_ptr = (uintptr_t)host.symbols;
+    host.dynamic[1].d_tag = DT_STRTAB;
+    host.dynamic[1].d_un.d_ptr = (uintptr_t)host.strings;
+    host.dynamic[2].d_tag = DT_RELA;
+    host.dynamic[2].d_un.d_ptr = (uintptr_t)host.relocations;
+    host.dynamic[3].d_tag = DT_RELASZ;
+    host.dynamic[3].d_un.d_val = sizeof(host.relocations);
+    host.headers[2].p_type = PT_DYNAMIC;
+    host.headers[2].p_vaddr = (uintptr_t)host.dynamic - (uintptr_t)host.bytes;
+    image.info.dlpi_name = "/there/is/no/such/library.so"; /* it would fail */
+    infos[0] = host.info;
+    infos[1] = image.info;
+    below_images(infos, 2);
+    assert_int_equal(wc_os_build_id("symbol", host.bytes, host.bytes, out, sizeof(out), &own), 0);
+    assert_int_equal(own, 1);
+}
+
+static void a_library_is_kept_loaded(void **state)
+{
+    (void)state;
+    assert_int_equal(wc_os_stay_loaded(dlsym(RTLD_DEFAULT, "_cmocka_run_group_tests")), 0);
+}
+
 static void who_cannot_be_kept_loaded_is_told_so(void **state)
 {
     const void *here = image.bytes;
@@ -253,6 +289,8 @@ int main(void)
         TEST(notes_that_are_not_loaded_are_not_read),
         TEST(a_function_that_the_host_has_itself_is_its_own),
         TEST(a_function_from_elsewhere_is_looked_for_in_what_has_a_name),
+        TEST(what_the_host_defines_is_not_looked_for),
+        TEST(a_library_is_kept_loaded),
         TEST(who_cannot_be_kept_loaded_is_told_so),
     };
     return cmocka_run_group_tests_name("image", tests, NULL, NULL);

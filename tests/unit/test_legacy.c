@@ -16,6 +16,7 @@
 
 #include "seam.h"
 #include "spoil.h"
+#include "support/allocation.h"
 #include "support/lzw.h"
 #include "support/rig.h"
 #include "unit/fixture.h"
@@ -396,10 +397,11 @@ static void no_failure_costs_a_good_one(void **state)
     static const int errors[] = {EMFILE, ENFILE, ENOMEM, EIO, EACCES};
     struct rig *r = *state;
     unsigned points = 0, hits = 0;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 8; i++) {
         struct kept k;
-        open_old(r, i >> 1);
+        open_old(r, i >> 1 & 1);
         k = keep(put_old(r, i & 1));
+        wc_os_settles_forced = i & 4 ? 0 : -1; /* 0: it is read, not mapped */
         for (int e = 0; e < 2 * (int)(sizeof(errors) / sizeof(*errors)); e++)
             for (unsigned nth = 1;; nth++) {
                 int rc;
@@ -418,8 +420,65 @@ static void no_failure_costs_a_good_one(void **state)
         free(k.bytes);
         scratch_remove(r->dir);
     }
+    wc_os_settles_forced = -1;
     print_message("%u failures, %u hits in spite of them\n", points, hits);
     assert_true(points > 100 && hits > 0 && hits < points);
+}
+
+static void shorten(void *path)
+{
+    assert_int_equal(truncate(path, 10), 0);
+}
+
+/* From the file system of a server. */
+static void what_is_read_whole_or_not_stays(void **state)
+{
+    struct rig *r = *state;
+    unsigned failures = 0;
+    struct kept k;
+    open_old(r, 1);
+    k = keep(put_old(r, 0));
+    wc_os_settles_forced = 0;
+    for (unsigned nth = 1; nth < 100; nth++) {
+        int rc;
+        allocation_fail(nth, 0);
+        rc = rig_load(r, wasm, NULL);
+        allocation_off();
+        if (!allocation_met())
+            break;
+        failures += rc == WASMCACHE_ENOMEM;
+        assert_true(rc == 0 || rc == WASMCACHE_ENOMEM);
+        assert_true(is_as_it_was(&k));
+    }
+    assert_true(failures > 0);
+    assert_int_equal(rig_load(r, wasm, NULL), 0);
+    assert_int_equal(r->engine.files, 0);
+    seam_act_call("pread", 2, shorten, (void *)(uintptr_t)k.path);
+    assert_int_equal(rig_load(r, wasm, NULL), WASMCACHE_EIO);
+    seam_off();
+    assert_true(seam_met());
+    assert_int_equal(scratch_inode(k.path), k.inode);
+    wc_os_settles_forced = -1;
+    free(k.bytes);
+}
+
+/* Old entries are of an engine that nobody changed. */
+static void settings_that_are_empty_are_none(void **state)
+{
+    struct rig *r = *state;
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    struct kept k;
+    r->attach.settings = "";
+    open_old(r, 1);
+    k = keep(put_old(r, 0));
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    assert_int_equal(report.outcome, WASMCACHE_HIT);
+    r->attach.settings = "opt=2";
+    open_old(r, 1);
+    assert_int_equal(rig_get(r, wasm, &report), 0);
+    assert_int_equal(report.outcome, WASMCACHE_COMPILED);
+    assert_true(is_as_it_was(&k));
+    free(k.bytes);
 }
 
 int main(void)
@@ -437,6 +496,8 @@ int main(void)
         TEST(a_read_only_cache_removes_nothing),
         TEST(refused_while_there_is_too_little_it_stays),
         TEST(no_failure_costs_a_good_one),
+        TEST(what_is_read_whole_or_not_stays),
+        TEST(settings_that_are_empty_are_none),
     };
     return cmocka_run_group_tests_name("legacy", tests, NULL, NULL);
 }

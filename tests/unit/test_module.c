@@ -56,6 +56,20 @@ static void last_release_frees_once(void **state)
     }
 }
 
+static void the_only_reference_is_told_without_stripes_too(void **state)
+{
+    wasmcache_module *module = wc_module_new(&table, WASMCACHE_MODULE, &native);
+    (void)state;
+    assert_non_null(module);
+    assert_true(wc_module_is_only(module));
+    assert_ptr_equal(wasmcache_module_ref(module), module);
+    assert_false(wc_module_is_only(module));
+    wasmcache_module_release(module);
+    assert_true(wc_module_is_only(module));
+    wasmcache_module_release(module);
+    assert_int_equal(frees, 1);
+}
+
 static void modules_are_counted_apart(void **state)
 {
     int other;
@@ -390,6 +404,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(last_release_frees_once, reset),
+        cmocka_unit_test_setup(the_only_reference_is_told_without_stripes_too, reset),
         cmocka_unit_test_setup(modules_are_counted_apart, reset),
         cmocka_unit_test_setup(null_is_no_module, reset),
         cmocka_unit_test_setup(the_only_reference_gives_the_module_itself, reset),

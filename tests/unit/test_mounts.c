@@ -217,6 +217,17 @@ static void what_has_no_path_has_no_place(void **state)
     close(ends[1]);
 }
 
+static void without_proc_nothing_can_be_told(void **state)
+{
+    struct lab *lab = *state;
+    char out[64];
+    wc_os_lacking = WC_OS_NO_PROC;
+    assert_int_equal(place(lab->fd, out, sizeof(out)), -ENOENT);
+    assert_int_equal(each(lab, lab->fd), -ENOENT);
+    wc_os_lacking = 0;
+    assert_string_equal(lab->seen, "");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -230,6 +241,7 @@ int main(void)
         TEST(a_place_is_told_by_the_mount_that_leads_there),
         TEST(a_place_that_cannot_be_told_is_an_error),
         TEST(what_has_no_path_has_no_place),
+        TEST(without_proc_nothing_can_be_told),
     };
     return cmocka_run_group_tests_name("mounts", tests, NULL, NULL);
 }

@@ -139,17 +139,22 @@ static void what_fails_says_why(void **state)
     uint64_t bytes = 7;
     char out[40];
     uint8_t random[4];
+    const void *map = NULL;
     int fd;
     assert_int_equal(wc_os_close(9999), -EBADF);
     assert_int_equal(wc_os_close(-1), 0);
     assert_int_equal(wc_os_free_bytes(scratch_in(&lab->scratch, "missing"), &bytes), -ENOENT);
     assert_int_equal(bytes, 7);
     assert_int_equal(wc_os_fd_path(9999, NULL, out), -EBADF);
+    assert_int_equal(wc_os_fstat(lab->fd, &st), 0);
+    assert_int_equal(wc_os_fd_path(9999, &st, out), -ENOENT);
     assert_int_equal(wc_os_is_noexec(9999), 0);
     assert_int_equal(wc_os_is_read_only(9999), 0);
     assert_int_equal(wc_os_settles_after_ns(9999), 0);
     below_fail("getrandom", ENOSYS, 1);
     assert_int_equal(wc_os_random(random, sizeof(random)), -ENOSYS);
+    below_fail("getrlimit", EINVAL, 1);
+    assert_true(wc_os_file_size_limit() == UINT64_MAX);
     below_fail("fchmod", EPERM, 1);
     assert_int_equal(wc_os_create(lab->at, "new"), -EPERM);
     assert_int_equal(wc_os_stat_at(lab->at, "new", &st), -ENOENT);
@@ -165,6 +170,9 @@ static void what_fails_says_why(void **state)
     }
     below_fail("openat", EACCES, 1);
     assert_int_equal(wc_os_open_unnamed(lab->at), -EACCES);
+    below_fail("mmap", ENODEV, 1);
+    assert_int_equal(wc_os_map(lab->fd, sizeof(text), &map), -ENODEV);
+    assert_null(map);
     below_fail("syscall", ENOSYS, 1);
     assert_int_equal(wc_os_rename_noreplace(lab->at, "file", "other"), -EINVAL);
     assert_int_equal(below_off(), 0);
@@ -301,6 +309,10 @@ static void a_new_directory_has_its_mode_whatever_is_missing(void **state)
     assert_int_equal(wc_os_mkdir_at(lab->at, "c", 0755), 0);
     assert_int_equal(scratch_mode(scratch_in(&lab->scratch, "c")), 0700);
     assert_int_equal(below_off(), 0);
+    below_give("mkdirat", 0, 1); /* or for a file */
+    assert_int_equal(wc_os_mkdir_at(lab->at, "file", 0755), 0);
+    assert_int_equal(scratch_mode(lab->path), 0600);
+    assert_int_equal(below_off(), 0);
     umask(before);
 }
 
@@ -434,7 +446,30 @@ static void there_is_always_a_processor(void **state)
     below_fail("sched_getaffinity", EINVAL, 1);
     below_give("sysconf", -1, 1);
     assert_int_equal(wc_os_cpus(), 1);
+    below_give("sched_getaffinity", 0, 1); /* of none */
+    assert_int_equal(wc_os_cpus(), 1);
     assert_int_equal(below_off(), 0);
+}
+
+static void a_processor_that_cannot_be_told_has_no_name(void **state)
+{
+    uint8_t out[64];
+    (void)state;
+    assert_true(wc_os_cpu(out) > 0 && wc_os_cpu(out) <= 64);
+    wc_os_lacking = WC_OS_NO_CPU;
+    assert_int_equal(wc_os_cpu(out), 0);
+    wc_os_lacking = 0;
+}
+
+static void a_clock_before_1970_stands_at_its_beginning(void **state)
+{
+    (void)state;
+    wc_os_wall_forced = -2000000000;
+    assert_int_equal(wc_os_wall_seconds(), 0);
+    wc_os_wall_forced = 2000000000;
+    assert_int_equal(wc_os_wall_seconds(), 2);
+    wc_os_wall_forced = -1;
+    assert_true(wc_os_wall_seconds() > 2);
 }
 
 /* ---- threads ---- */
@@ -550,6 +585,8 @@ int main(void)
         TEST(short_is_who_has_no_descriptor_or_memory_left),
         TEST(a_boot_id_is_sixteen_bytes_of_hex_or_none),
         TEST(there_is_always_a_processor),
+        TEST(a_processor_that_cannot_be_told_has_no_name),
+        TEST(a_clock_before_1970_stands_at_its_beginning),
         TEST(a_thread_that_cannot_start_says_why),
         TEST(a_condition_that_cannot_be_had_says_why),
         TEST(a_wait_that_a_test_does_not_take_over_is_one),
