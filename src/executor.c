@@ -263,6 +263,7 @@ static void *own_thread(void *argument)
 {
     struct wc_pool *pool = argument;
     int ours = 1;
+    wc_os_name_thread("wasmcache");
     pthread_mutex_lock(&pool->lock);
     while (!pool->closing) {
         const uint64_t next = wake_due(pool);

@@ -40,6 +40,12 @@ int wc_os_mkdir(const char *path, uint32_t mode)
     return wc_os_mkdir_at(AT_FDCWD, path, mode);
 }
 
+/* EPERM is what file systems without links say; so is a filter that does not know them. */
+static int link_result(int rc)
+{
+    return rc < 0 && errno == ENOSYS ? -EPERM : wc_os_result(rc);
+}
+
 int wc_os_link_unnamed(int fd, int at, const char *name)
 {
     char path[40];
@@ -48,7 +54,7 @@ int wc_os_link_unnamed(int fd, int at, const char *name)
     if (LACKING(WC_OS_NO_LINK))
         return -EPERM;
     rc = wc_os_fd_path(fd, NULL, path);
-    return rc < 0 ? rc : wc_os_result(linkat(AT_FDCWD, path, at, name, AT_SYMLINK_FOLLOW));
+    return rc < 0 ? rc : link_result(linkat(AT_FDCWD, path, at, name, AT_SYMLINK_FOLLOW));
 }
 
 int wc_os_link(int at, const char *from, const char *to)
@@ -56,7 +62,7 @@ int wc_os_link(int at, const char *from, const char *to)
     ENTER("link");
     if (LACKING(WC_OS_NO_LINK))
         return -EPERM;
-    return wc_os_result(linkat(at, from, at, to, 0));
+    return link_result(linkat(at, from, at, to, 0));
 }
 
 int wc_os_rename_noreplace(int at, const char *from, const char *to)

@@ -255,6 +255,8 @@ int wc_os_random(void *out, size_t size);
 /* Starts a thread that blocks all signals, with a stack of at least `stack` bytes (0: the system's
  * default). -EAGAIN: no more threads, -ENOMEM. */
 int wc_os_thread_start(pthread_t *out, size_t stack, void *(*body)(void *), void *argument);
+/* Names the calling thread, for debuggers; at most 15 bytes. */
+void wc_os_name_thread(const char *name);
 /* How many CPUs this process may use, at least 1. */
 unsigned wc_os_cpus(void);
 

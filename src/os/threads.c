@@ -32,9 +32,14 @@ int wc_os_thread_start(pthread_t *out, size_t stack, void *(*body)(void *), void
         pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
     pthread_attr_destroy(&attributes);
-    if (rc == 0)
-        pthread_setname_np(*out, "wasmcache");
     return -rc;
+}
+
+void wc_os_name_thread(const char *name)
+{
+    /* Of another thread the C library sets it through a file, which it opens without
+     * close-on-exec. */
+    (void)pthread_setname_np(pthread_self(), name);
 }
 
 unsigned wc_os_cpus(void)
@@ -64,7 +69,8 @@ int wc_os_bell_open(struct wc_os_bell *bell)
         bell->fd = bell->ring_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (bell->fd >= 0)
             return 0;
-        if (errno != ENOSYS && errno != EINVAL && errno != ENODEV)
+        /* EPERM: a filter of system calls that does not know it. */
+        if (errno != ENOSYS && errno != EINVAL && errno != ENODEV && errno != EPERM)
             return -errno;
     }
     if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {

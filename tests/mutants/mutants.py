@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plants the bugs of bugs.py one by one in a copy of the sources, and tells which test catches each.
 
-    mutants.py [--only WORDS] [--controls] BUILD
+    mutants.py [--only WORDS] [--controls [--rows 1,4]] BUILD
 
 BUILD is a build directory whose engines are used; the copy lies in BUILD/../mutants. Writes mutants.json there.
 Exit status 1 if a named one, or more than two in all, were not caught. --controls: each row of the torture table runs
-with the bug that it names as its control, and has to fail.
+with the bug that it names as its control, and has to fail; one that runs tests of the suite also without, and has to pass.
 """
 import argparse
 import contextlib
@@ -32,10 +32,16 @@ def shell(command, **more):
                           stdin=subprocess.DEVNULL, **more)
 
 
-def targets_of(killer):
+def system_targets(source, name):
+    """A test and the program that it starts, if it has one."""
+    host = os.path.exists(f"{source}/tests/system/host_{name.split('.')[0]}.c")
+    return [f"system_test_{name}"] + ([f"host_{name}"] if host else [])
+
+
+def targets_of(killer, source):
     kind, name = killer.split(" ", 1)
     if kind == "system":
-        return [f"system_test_{name}", f"host_{name}"]
+        return system_targets(source, name)
     return [{"row": "torture", "unit": f"unit_test_{name}", "fuzz": f"fuzz_{name}_corpus"}[kind]]
 
 
@@ -73,14 +79,14 @@ class Copy:
                 continue
             if not os.path.exists(to) or open(from_, "rb").read() != open(to, "rb").read():
                 shutil.copy(from_, to)
-        # An engine, if it is there, for what is about the engine's own threads.
-        wasmtime = shell([f"{root}/tools/engine-wasmtime", "--have"]).stdout.strip()
+        # The engines that are there, for what is about them.
+        roots = {name: shell([f"{root}/tools/engine-{name}", "--have"]).stdout.strip() for name in ("wasmtime", "wasmer")}
         os.environ.update(WASMCACHE_BINARY_DIR=self.build, TEST_BIN_DIR=f"{self.build}/tests")
         done = shell(["cmake", "-S", self.source, "-B", self.build, "-DCMAKE_BUILD_TYPE=Release",
-                      "-DCMAKE_C_FLAGS_RELEASE=-O1 -g", "-DWASMCACHE_TOOL=OFF", f"-DWASMTIME_ROOT={wasmtime}", "-DWASMER_ROOT="])
+                      "-DCMAKE_C_FLAGS_RELEASE=-O1 -g", "-DWASMCACHE_TOOL=OFF", f"-DWASMTIME_ROOT={roots['wasmtime']}", f"-DWASMER_ROOT={roots['wasmer']}"])
         if done.returncode:
             sys.exit(done.stdout)
-        self.has_engine = bool(wasmtime)
+        self.engines = {name for name, place in roots.items() if place}
 
     def make(self, targets):
         return shell(["cmake", "--build", self.build, "-j", str(os.cpu_count() or 1), "--target", *targets])
@@ -109,7 +115,7 @@ def caught_by(copy, bug):
         if places != 1:
             return None, f"its place in {bug.file} is there {places} times"
         for killer in bug.killers:
-            done = copy.make(targets_of(killer))
+            done = copy.make(targets_of(killer, copy.source))
             if done.returncode:
                 return None, "it does not compile: " + next((l for l in done.stdout.splitlines() if "error:" in l), "?")
             try:
@@ -121,41 +127,67 @@ def caught_by(copy, bug):
         return None, "nobody noticed"
 
 
+def row_targets(copy, row):
+    """What has to be built for it; None: an engine is missing."""
+    targets, missing = {"torture"}, 0
+    for part in row.parts:
+        name = part.command[0].rsplit("/", 1)[1]
+        if name.startswith("system_test_"):
+            name = name[len("system_test_"):]
+            if name.split(".")[-1] in copy.engines:
+                targets.update(system_targets(copy.source, name))
+            else:
+                missing += 1
+        elif name.startswith(("unit_test_", "fuzz_")):
+            targets.add(name)
+    return None if missing == len(row.parts) else sorted(targets)
+
+
+def run_row(copy, row, root):
+    """(verdict, how): "passed", "failed", "skipped"."""
+    done = shell([sys.executable, f"{root}/tests/torture/torture.py", "--tier", row.parts[0].tier, "--rows", row.number,
+                  copy.build], timeout=1200)
+    lines = [l for l in done.stdout.splitlines() if re.match(rf"row {row.number}( skipped)?: ", l)]
+    verdict = next((v for v in ("failed", "skipped", "passed") if f"1 {v}" in done.stdout.splitlines()[-1]), "failed")
+    return verdict, lines[0].split(": ", 1)[1] if lines else done.stdout.strip()[-100:]
+
+
 def fails_with(copy, bug, row, root):
-    """Does the row fail on a build with the bug? (true, how)."""
+    """("fails", "PASSES" or "skipped", how) on a build with the bug."""
+    targets = row_targets(copy, row)
+    if not targets:
+        return "skipped", "its engine is not there"
+    # A test that fails anyway, or cannot be run, would be taken for one that sees the bug.
+    if any(part.counts for part in row.parts):
+        done = copy.make(targets)
+        verdict, how = run_row(copy, row, root) if not done.returncode else ("failed", "it does not compile")
+        if verdict != "passed":
+            return "skipped" if verdict == "skipped" else "PASSES", f"{verdict} without the bug: {how}"
     with copy.planted(bug) as places:
         if places != 1:
-            return False, f"its place in {bug.file} is there {places} times"
-        targets = ["torture"] + [p.command[0].rsplit("/", 1)[1] for p in row.parts if "_test_" in p.command[0]]
-        targets += [t.replace("system_test_", "host_") for t in targets if t.startswith("system_test_")]
-        done = copy.make(targets)
-        if done.returncode:
-            return False, "it does not compile"
-        done = shell([sys.executable, f"{root}/tests/torture/torture.py", "--tier", row.parts[0].tier, "--rows", row.number,
-                      copy.build], timeout=1200)
-        lines = [l for l in done.stdout.splitlines() if l.startswith(f"row {row.number}: ")]
-        return "1 failed" in done.stdout, lines[0].split(": ", 1)[1] if lines else done.stdout.strip()[-100:]
+            return "PASSES", f"its place in {bug.file} is there {places} times"
+        if copy.make(targets).returncode:
+            return "PASSES", "it does not compile"
+        verdict, how = run_row(copy, row, root)
+        return {"failed": "fails", "passed": "PASSES"}.get(verdict, verdict), how
 
 
-def run_controls(copy, root):
+def run_controls(copy, root, wanted):
     by_name = {b.name: b for b in bugs.BUGS}
     results = []
     for row in rows.ROWS:
-        if not row.control:
-            results.append({"row": row.number, "control": "", "fails": False, "how": "it has none"})
-        else:
-            fails, how = fails_with(copy, by_name[row.control], row, root)
-            results.append({"row": row.number, "control": row.control, "fails": fails, "how": how})
-        r = results[-1]
-        print(f"{'fails' if r['fails'] else 'PASSES' if r['control'] else 'none':6}  row {r['row']:>2}  {r['control']:50}  "
-              f"{r['how'][:110]}", flush=True)
+        if wanted and row.number not in wanted:
+            continue
+        verdict, how = fails_with(copy, by_name[row.control], row, root) if row.control else ("none", "it has none")
+        results.append({"row": row.number, "control": row.control, "verdict": verdict, "how": how})
+        print(f"{verdict:7}  row {row.number:>2}  {row.control:50}  {how[:110]}", flush=True)
     with open(os.path.join(os.path.dirname(copy.source), "controls.json"), "w", encoding="utf-8") as file:
         json.dump(results, file, indent=1)
         file.write("\n")
-    good = sum(1 for r in results if r["fails"])
-    having = sum(1 for r in results if r["control"])
-    print(f"controls: {good} of {having} rows fail with their bug, {len(results) - having} have none")
-    return 0 if good == having else 1
+    counts = {v: sum(1 for r in results if r["verdict"] == v) for v in ("fails", "PASSES", "skipped", "none")}
+    print(f"controls: {counts['fails']} of {counts['fails'] + counts['PASSES']} rows fail with their bug, "
+          f"{counts['skipped']} skipped, {counts['none']} have none")
+    return 1 if counts["PASSES"] else 0
 
 
 def main():
@@ -163,17 +195,17 @@ def main():
     parser.add_argument("build")
     parser.add_argument("--only", default="", help="those that have these words in their names")
     parser.add_argument("--controls", action="store_true")
+    parser.add_argument("--rows", default="", help="with --controls: numbers with commas; all if it is not given")
     options = parser.parse_args()
     root = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
     copy = Copy(root, options.build)
     if options.controls:
-        return run_controls(copy, root)
+        return run_controls(copy, root, [n for n in options.rows.split(",") if n])
     chosen = [b for b in bugs.BUGS if options.only in b.name]
-    if not copy.has_engine:
-        for bug in chosen:
-            bug.killers = [k for k in bug.killers if not k.startswith("system")]
-        chosen = [b for b in chosen if b.killers]
-    targets = sorted({t for b in chosen for k in b.killers for t in targets_of(k)})
+    for bug in chosen:
+        bug.killers = [k for k in bug.killers if not k.startswith("system") or k.split(".")[-1] in copy.engines]
+    chosen = [b for b in chosen if b.killers]
+    targets = sorted({t for b in chosen for k in b.killers for t in targets_of(k, copy.source)})
     done = copy.make(targets)
     if done.returncode:
         sys.exit(done.stdout[-3000:])

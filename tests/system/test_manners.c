@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The library is a guest in the process: whatever happens in a cache, the host's output, signals,
- * threads, descriptors, environment, umask and working directory are as they were.
+ * threads, descriptors, environment, umask, limits and working directory are as they were.
  */
 #define _GNU_SOURCE
 #include "engine_host.h"
 
+#include "wasmcache_async.h"
+
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,6 +25,7 @@ struct process {
     char environment[65536];
     char cwd[1024];
     mode_t umask;
+    struct rlimit limits[RLIM_NLIMITS];
     unsigned threads, descriptors;
 };
 
@@ -65,6 +70,8 @@ static void look(struct process *p)
     assert_non_null(getcwd(p->cwd, sizeof(p->cwd)));
     p->umask = umask(0);
     umask(p->umask);
+    for (int i = 0; i < RLIM_NLIMITS; i++)
+        assert_int_equal(getrlimit((__rlimit_resource_t)i, &p->limits[i]), 0);
     p->threads = lasting_threads();
     p->descriptors = scratch_descriptors();
 }
@@ -79,11 +86,83 @@ static void assert_same(const struct process *a, const struct process *b)
     assert_memory_equal(a->environment, b->environment, sizeof(a->environment));
     assert_string_equal(a->cwd, b->cwd);
     assert_int_equal(a->umask, b->umask);
+    assert_memory_equal(a->limits, b->limits, sizeof(a->limits));
     assert_int_equal(a->threads, b->threads);
     assert_int_equal(a->descriptors, b->descriptors);
 }
 
+/*
+ * The library's own threads, by their name: how many there are now. Each of them blocks all
+ * signals that can be blocked; one that the C library keeps for itself (setuid in all threads) is
+ * not shown as blocked.
+ */
+static unsigned librarys_threads(void)
+{
+    unsigned count = 0;
+    struct dirent *entry;
+    DIR *tasks = opendir("/proc/self/task");
+    assert_non_null(tasks);
+    while ((entry = readdir(tasks)) != NULL) {
+        char path[300], line[256];
+        int ours = 0, blocks = 0;
+        FILE *file;
+        snprintf(path, sizeof(path), "/proc/self/task/%s/status", entry->d_name);
+        file = entry->d_name[0] == '.' ? NULL : fopen(path, "re");
+        while (file && fgets(line, sizeof(line), file)) {
+            if (strcmp(line, "Name:\twasmcache\n") == 0)
+                ours = 1;
+            if (strncmp(line, "SigBlk:", 7) == 0) {
+                const uint64_t all = ~(UINT64_C(1) << (SIGKILL - 1) | UINT64_C(1) << (SIGSTOP - 1) |
+                                       UINT64_C(3) << 31);
+                blocks = (strtoull(line + 7, NULL, 16) & all) == all;
+            }
+        }
+        if (file)
+            fclose(file);
+        if (ours)
+            assert_true(blocks);
+        count += (unsigned)ours;
+    }
+    closedir(tasks);
+    return count;
+}
+
 /* ---- all that can go well or wrong ---- */
+
+static void count_answer(wasmcache_request *request, const wasmcache_result *result, void *payload)
+{
+    (void)request;
+    if (result->error == 0 && result->module)
+        (*(unsigned *)payload)++;
+    wasmcache_module_release(result->module);
+}
+
+/* Requests, on threads of the library's, which are gone with the executor. */
+static void ask(wasmcache_attachment *wc)
+{
+    const wasmcache_source good = wasmcache_source_bytes(wasm_add, wasm_add_size),
+                           bad = wasmcache_source_bytes("\0asm garbage", 12);
+    wasmcache_executor_options options = WASMCACHE_EXECUTOR_OPTIONS_INIT;
+    wasmcache_executor *executor = NULL;
+    unsigned modules = 0;
+    assert_int_equal(librarys_threads(), 0);
+    options.threads = 2;
+    assert_int_equal(wasmcache_executor_new(&executor, &options), 0);
+    assert_true(wasmcache_executor_fd(executor) >= 0);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(wasmcache_request_get(NULL, executor, wc, WASMCACHE_MODULE,
+                                               i % 2 ? &bad : &good, NULL, count_answer, &modules),
+                         0);
+    while (wasmcache_executor_wait(executor, -1) == 1)
+        wasmcache_executor_dispatch(executor);
+    assert_int_equal(modules, 2);
+    /* What an engine starts on one of them has its name and mask at first. */
+    assert_in_range(librarys_threads(), 1, ENGINE_STARTS_THREADS ? 1000 : 2);
+    wasmcache_executor_free(executor);
+    for (int i = 0; i < 500 && librarys_threads(); i++)
+        usleep(2000); /* one that was joined may still be seen for a moment */
+    assert_int_equal(librarys_threads(), 0);
+}
 
 static void get(wasmcache_attachment *wc, wasm_engine_t *engine, const void *wasm, size_t size)
 {
@@ -116,6 +195,7 @@ static void use_a_cache(const char *dir, wasm_engine_t *engine)
     get(wc, engine, wasm_add, wasm_add_size);
     get(wc, engine, "\0asm garbage", 12);
     get(wc, engine, NULL, 0);
+    ask(wc);
     if (wasmcache_entry_path(path, sizeof(path), cache, info.engine_namespace, &key) == 0 &&
         scratch_exists(path)) {
         scratch_flip(path, 99); /* damaged, removed, replaced */
@@ -148,7 +228,8 @@ static int run(void *payload)
     static struct process before, after;
     wasm_engine_t *engine = engine_new();
     const char *const hostile[] = {"WASMCACHE_DIR",  "WASMCACHE_ENGINE",  "WASMCACHE_DISABLE",
-                                   "XDG_CACHE_HOME", "WASMCACHE_RECACHE", "HOME"};
+                                   "XDG_CACHE_HOME", "WASMCACHE_RECACHE", "HOME",
+                                   "TMPDIR",         "XDG_CONFIG_HOME"};
     struct stat st;
     char *outside = scratch_in(&scratch, "outside"), *file = scratch_in(&scratch, "file");
     int out;

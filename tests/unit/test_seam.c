@@ -184,6 +184,40 @@ static void what_fails_says_why(void **state)
     close(fd);
 }
 
+/* EPERM of the one call may be a filter's that does not know it. */
+static void whether_a_directory_can_be_written_is_asked_twice(void **state)
+{
+    struct lab *lab = *state;
+    below_fail("faccessat", EPERM, 1);
+    assert_int_equal(wc_os_check_write(lab->at), 0);
+    below_fail("faccessat", EPERM, 1);
+    below_fail("syscall", EPERM, 1); /* chattr +i */
+    assert_int_equal(wc_os_check_write(lab->at), -EPERM);
+    below_fail("faccessat", EROFS, 1);
+    assert_int_equal(wc_os_check_write(lab->at), -EROFS);
+    assert_int_equal(below_off(), 0);
+}
+
+static void a_system_without_links_says_so_in_one_way(void **state)
+{
+    static const int errors[] = {ENOSYS, EPERM, EMLINK};
+    struct lab *lab = *state;
+    int fd = wc_os_open_unnamed(lab->at);
+    for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++) {
+        const int expected = errors[i] == ENOSYS ? -EPERM : -errors[i];
+        below_fail("linkat", errors[i], 1);
+        assert_int_equal(wc_os_link(lab->at, "file", "other"), expected);
+        assert_int_equal(below_off(), 0);
+        if (fd < 0)
+            continue;
+        below_fail("linkat", errors[i], 1);
+        assert_int_equal(wc_os_link_unnamed(fd, lab->at, "other"), expected);
+        assert_int_equal(below_off(), 0);
+    }
+    wc_os_close(fd);
+    assert_false(scratch_exists(scratch_in(&lab->scratch, "other")));
+}
+
 static void a_link_is_read_whole_or_not(void **state)
 {
     struct lab *lab = *state;
@@ -502,7 +536,7 @@ static void a_wait_that_a_test_does_not_take_over_is_one(void **state)
 
 static void a_bell_is_a_pipe_where_there_is_no_eventfd(void **state)
 {
-    static const int errors[] = {ENOSYS, EINVAL, ENODEV};
+    static const int errors[] = {ENOSYS, EINVAL, ENODEV, EPERM};
     struct wc_os_bell bell = WC_OS_BELL_INIT;
     const unsigned before = scratch_descriptors();
     char byte;
@@ -538,6 +572,8 @@ int main(void)
         TEST(what_comes_in_pieces_is_put_together),
         TEST(a_write_of_nothing_is_an_error_and_not_for_ever),
         TEST(what_fails_says_why),
+        TEST(whether_a_directory_can_be_written_is_asked_twice),
+        TEST(a_system_without_links_says_so_in_one_way),
         TEST(a_link_is_read_whole_or_not),
         TEST(a_path_of_a_descriptor_is_for_that_file_only),
         TEST(what_is_older_than_1970_was_modified_then),
