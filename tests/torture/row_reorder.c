@@ -93,7 +93,7 @@ static void check_image(struct row_run *run, struct bench *b, unsigned until,
     struct tally *t = run->tally;
     struct disk disk;
     struct rig *r = &b->r;
-    unsigned stuck = 0, sound = 0;
+    unsigned stuck = 0;
     uint64_t removed;
     char wasm[40];
     int rc, image = blocklog_image(&b->log, until, keep, count);
@@ -116,7 +116,6 @@ static void check_image(struct row_run *run, struct bench *b, unsigned until,
         rc = rig_load(r, wasm, NULL);
         loads = rc == 0;
         b->torn += rc == WASMCACHE_ECORRUPT;
-        sound += (unsigned)loads;
         if (b->done.durable[m] && b->done.durable[m] <= until) {
             tally_check(t, 'A', loads, "%s, acknowledged at %u, is lost: %s", wasm,
                         b->done.durable[m], wasmcache_last_error()->message);
