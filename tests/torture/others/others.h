@@ -84,7 +84,7 @@ void bench_aftermath(struct bench *b, const struct told *told, int good);
 /* K of the other entry alone, and T alone. */
 void bench_check_by(struct bench *b);
 void bench_check_left(struct bench *b);
-/* Two gets: the second has to be a hit. */
+/* Two gets: the second has to be a hit; W and D are not counted again. */
 void bench_check_usable(struct bench *b, enum which which);
 
 uint32_t bench_random(struct bench *b);
