@@ -53,7 +53,13 @@ struct bench {
     uint64_t other_artifact;  /* of KEY, with other settings */
     char *usual;              /* the tree that is left without a fault */
     unsigned long met;        /* faults that met something */
+    unsigned long left;       /* runs that left files until the next clean-up */
 };
+
+/* ---- module.c ---- */
+
+/* A module whose export "work" gives *answer for 3. To be freed. */
+uint8_t *others_module(uint32_t seed, size_t *size, int32_t *answer);
 
 /* ---- bench.c ---- */
 
