@@ -92,7 +92,10 @@ torture: set-up-check
 		$(if $(filter full,$(TIER)),$(if $(ROWS),,--docs)) build/release
 
 # Exit status 3: there is no cargo, or one that is too old. That column is left out.
-torture-others: set-up-check
+torture-others:
+	@tools/deps check
+	@tools/engine-wasmtime >/dev/null
+	@tools/engine-wasmer >/dev/null || [ $$? -eq 3 ]
 	@for p in wasix-0.31 wasix-0.704; do tools/rust-program $$p >/dev/null || [ $$? -eq 3 ] || exit 1; done
 	@$(MAKE) build
 	@python3 tests/torture/others/others.py --rows "$(ROWS)" --seed "$(if $(SEED),$(SEED),1)" $(if $(ROWS),,--docs) build/release
