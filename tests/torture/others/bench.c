@@ -399,6 +399,7 @@ void bench_check_usable(struct bench *b, enum which which)
 void bench_aftermath(struct bench *b, const struct told *told, int good)
 {
     struct told next;
+    int stuck;
     bench_check_by(b);
     bench_get(b, &next, KEY, 0, NULL, NULL);
     bench_judge(b, &next, KEY, 0);
@@ -411,7 +412,14 @@ void bench_aftermath(struct bench *b, const struct told *told, int good)
         bench_judge(b, &next, KEY, 0);
     }
     tally_check(b->tally, 'S', next.hit, "the second get after the fault is no hit %s", next.error);
+    stuck = !next.hit;
     bench_check_left(b);
+    if (stuck) {
+        b->stuck++;
+        bench_get(b, &next, KEY, 0, NULL, NULL);
+        bench_get(b, &next, KEY, 0, NULL, NULL);
+        b->freed += (unsigned long)next.hit;
+    }
 }
 
 /* ---- the start ---- */

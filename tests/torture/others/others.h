@@ -45,15 +45,16 @@ struct bench {
     int quick;
     char *dir; /* the cache's */
     char *wasm[WHICH];
-    char *with_by, *with_key; /* copies of the directory: BY was saved; KEY too */
-    char *entry[WHICH];       /* their files, below `dir` */
-    char *by_copy, *key_copy; /* the same in with_by and with_key */
-    int32_t answer[WHICH];    /* what is right */
-    uint64_t artifact[WHICH]; /* what the engine makes */
-    uint64_t other_artifact;  /* of KEY, with other settings */
-    char *usual;              /* the tree that is left without a fault */
-    unsigned long met;        /* faults that met something */
-    unsigned long left;       /* runs that left files until the next clean-up */
+    char *with_by, *with_key;   /* copies of the directory: BY was saved; KEY too */
+    char *entry[WHICH];         /* their files, below `dir` */
+    char *by_copy, *key_copy;   /* the same in with_by and with_key */
+    int32_t answer[WHICH];      /* what is right */
+    uint64_t artifact[WHICH];   /* what the engine makes */
+    uint64_t other_artifact;    /* of KEY, with other settings */
+    char *usual;                /* the tree that is left without a fault */
+    unsigned long met;          /* faults that met something */
+    unsigned long left;         /* runs that left files until the next clean-up */
+    unsigned long stuck, freed; /* keys; those that could be used after that */
 };
 
 /* ---- module.c ---- */

@@ -140,6 +140,8 @@ void others_power(struct bench *outer)
         }
         outer->met += b.met;
         outer->left += b.left;
+        outer->stuck += b.stuck;
+        outer->freed += b.freed;
     }
     bench_end(&b);
     disk_end(&disk);
