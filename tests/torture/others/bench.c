@@ -3,7 +3,6 @@
 #define _GNU_SOURCE
 #include "others.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -29,91 +28,16 @@ uint32_t bench_random(struct bench *b)
     return (b->seed >> 8) ^ (b->seed << 20);
 }
 
-/* ---- trees ---- */
-
-static void copy_file(const char *from, const char *to, const struct stat *st)
-{
-    const struct timespec times[2] = {st->st_atim, st->st_mtim};
-    size_t size;
-    uint8_t *bytes = scratch_read(from, &size);
-    scratch_write(to, bytes, size, st->st_mode & 07777);
-    assert_int_equal(utimensat(AT_FDCWD, to, times, 0), 0);
-    free(bytes);
-}
-
-static void copy_tree(const char *from, const char *to)
-{
-    struct dirent *entry;
-    struct stat st;
-    DIR *dir = opendir(from);
-    assert_non_null(dir);
-    assert_int_equal(stat(from, &st), 0);
-    assert_int_equal(mkdir(to, st.st_mode & 07777), 0);
-    while ((entry = readdir(dir)) != NULL) {
-        char source[1024], target[1024];
-        /* Ours: hints are about files that these copies are not. */
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-            strncmp(entry->d_name, ".hints-", 7) == 0)
-            continue;
-        snprintf(source, sizeof(source), "%s/%s", from, entry->d_name);
-        snprintf(target, sizeof(target), "%s/%s", to, entry->d_name);
-        assert_int_equal(lstat(source, &st), 0);
-        if (S_ISDIR(st.st_mode))
-            copy_tree(source, target);
-        else if (S_ISREG(st.st_mode))
-            copy_file(source, target, &st);
-    }
-    closedir(dir);
-    assert_int_equal(chmod(to, 0755), 0);
-}
-
 void bench_prepare(struct bench *b, const char *copy)
 {
     scratch_remove(b->dir);
     if (copy)
-        copy_tree(copy, b->dir);
+        tree_copy(copy, b->dir);
 }
 
 void bench_write_entry(struct bench *b, const void *bytes, size_t size)
 {
     scratch_write(b->entry[KEY], bytes, size, scratch_mode(b->key_copy));
-}
-
-/* The next path of a tree as scratch_tree() writes it, as a text. */
-static const char *next_path(const char **tree, char *out, size_t size)
-{
-    const char *end = strchr(*tree, '\n');
-    if (!end || (size_t)(end - *tree) >= size)
-        return NULL;
-    memcpy(out, *tree, (size_t)(end - *tree));
-    out[end - *tree] = '\0';
-    *tree = end + 1;
-    return out;
-}
-
-static int has_path(const char *tree, const char *path)
-{
-    char line[1024];
-    while (next_path(&tree, line, sizeof(line)))
-        if (strcmp(line, path) == 0)
-            return 1;
-    return 0;
-}
-
-char *bench_new_file(struct bench *b, const char *before, const char *after)
-{
-    char line[1024], *found = NULL;
-    off_t largest = -1;
-    while (next_path(&after, line, sizeof(line))) {
-        char *path = scratch_text(&b->scratch, "%s/%s", b->dir, line);
-        struct stat st;
-        if (!has_path(before, line) && lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
-            st.st_size > largest) {
-            largest = st.st_size;
-            found = path;
-        }
-    }
-    return found;
 }
 
 /* ---- a get ---- */
@@ -323,27 +247,6 @@ void bench_check_by(struct bench *b)
                 "the other entry was changed");
 }
 
-static void age_tree(const char *path)
-{
-    struct timespec times[2];
-    struct dirent *entry;
-    DIR *dir = opendir(path);
-    clock_gettime(CLOCK_REALTIME, &times[0]);
-    times[0].tv_sec -= 86400;
-    times[1] = times[0];
-    while (dir && (entry = readdir(dir)) != NULL) {
-        char child[1024];
-        snprintf(child, sizeof(child), "%s/%s", path, entry->d_name);
-        if (strcmp(entry->d_name, "..") == 0 || strcmp(entry->d_name, ".") == 0)
-            continue;
-        if (entry->d_type == DT_DIR)
-            age_tree(child);
-        (void)utimensat(AT_FDCWD, child, times, AT_SYMLINK_NOFOLLOW);
-    }
-    if (dir)
-        closedir(dir);
-}
-
 static void clean(struct bench *b)
 {
     struct told told;
@@ -356,7 +259,7 @@ static void clean(struct bench *b)
         wait_for(start_get(&start), &told.end, &until);
         take_output(&told, start.out);
     } else if (b->subject->ages) {
-        age_tree(b->dir);
+        tree_age(b->dir);
         bench_get(b, &told, THIRD, 0, NULL, NULL);
     }
 }
@@ -365,10 +268,10 @@ static void clean(struct bench *b)
 static const char *left_over(struct bench *b, char *out, size_t size)
 {
     const char *tree = scratch_tree(&b->scratch, b->dir);
-    while (next_path(&tree, out, size)) {
+    while (tree_next(&tree, out, size)) {
         if (strncmp(out, ".cleanup.wip-", 13) == 0) /* Wasmtime's note of when it cleaned */
             continue;
-        if (!has_path(b->usual, out))
+        if (!tree_has(b->usual, out))
             return out;
     }
     return NULL;
@@ -468,14 +371,14 @@ int bench_init(struct bench *b, struct tally *t, const struct subject *subject, 
         write_module(b, (enum which)i);
     if (!learn(b, BY))
         return -1;
-    copy_tree(b->dir, b->with_by);
+    tree_copy(b->dir, b->with_by);
     before = scratch_tree(&b->scratch, b->dir);
-    b->entry[BY] = bench_new_file(b, "", before);
+    b->entry[BY] = tree_new_file(&b->scratch, b->dir, "", before);
     if (!learn(b, KEY))
         return -1;
-    copy_tree(b->dir, b->with_key);
+    tree_copy(b->dir, b->with_key);
     after = scratch_tree(&b->scratch, b->dir);
-    b->entry[KEY] = bench_new_file(b, before, after);
+    b->entry[KEY] = tree_new_file(&b->scratch, b->dir, before, after);
     if (!learn(b, THIRD))
         return -1;
     clean(b);

@@ -152,7 +152,8 @@ void others_foreign(struct bench *b)
         if (!tally_check(b->tally, 'X', told.compiled && b->other_artifact != b->artifact[KEY],
                          "with other settings it is the same artifact"))
             return;
-        path = scratch_exists(b->entry[KEY]) ? b->entry[KEY] : bench_new_file(b, before, after);
+        path = scratch_exists(b->entry[KEY]) ? b->entry[KEY]
+                                             : tree_new_file(&b->scratch, b->dir, before, after);
         if (!tally_check(b->tally, 'X', path != NULL, "it was not saved"))
             return;
         /* In the place of ours; where the engine's settings do not count, it is there already. */

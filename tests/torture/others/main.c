@@ -35,9 +35,11 @@ static int run(others_row row, const struct subject *subject, struct tally *t, u
         row(&b);
         tally_about(t, "%s", "");
         if (b.left && !t->note[0])
+            tally_note(t, "%lu runs left files behind, before any clean-up", b.left);
+        if (b.stuck)
             tally_note(t,
-                       "%lu runs left files behind, before any clean-up; %lu of %lu stuck keys "
-                       "could be used after it",
+                       "%lu runs left files behind, before any clean-up; %lu of the %lu stuck keys "
+                       "can be used after it",
                        b.left, b.freed, b.stuck);
         broken = !tally_check(t, 'X', b.met != 0 || t->skipped[0], "no fault met its target");
         bench_end(&b);

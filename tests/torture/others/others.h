@@ -62,6 +62,18 @@ struct bench {
 /* A module whose export "work" gives *answer for 3. To be freed. */
 uint8_t *others_module(uint32_t seed, size_t *size, int32_t *answer);
 
+/* ---- trees.c ---- */
+
+/* `to` is not there yet. Hints of ours are left out: they are about files that copies are not. */
+void tree_copy(const char *from, const char *to);
+/* All that is in it was last changed a day ago. */
+void tree_age(const char *path);
+/* The next path of a tree as scratch_tree() writes it; NULL: there are no more. */
+const char *tree_next(const char **tree, char *out, size_t size);
+int tree_has(const char *tree, const char *path);
+/* The largest file in `dir` that the tree `after` has, and `before` has not. */
+char *tree_new_file(struct scratch *s, const char *dir, const char *before, const char *after);
+
 /* ---- bench.c ---- */
 
 /* Makes the copies; 0, or the subject does not work, which the tally says. */
@@ -72,9 +84,6 @@ void bench_end(struct bench *b);
 void bench_prepare(struct bench *b, const char *copy);
 /* The entry of KEY has these bytes, as a new file. */
 void bench_write_entry(struct bench *b, const void *bytes, size_t size);
-
-/* The largest file that the tree `after` has, and `before` has not. */
-char *bench_new_file(struct bench *b, const char *before, const char *after);
 
 /* A get in a process of its own. at: NULL, or called at its calls, as in trace.h. */
 void bench_get(struct bench *b, struct told *told, enum which which, int other, trace_fn at,
