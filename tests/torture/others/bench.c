@@ -347,8 +347,10 @@ static int learn(struct bench *b, enum which which)
                        first.compiled && first.proved && second.hit && second.proved &&
                            first.answer == b->answer[which] && second.answer == first.answer &&
                            second.artifact == first.artifact,
-                       "without a fault: %s, then %s, artifact %016llx, then %016llx %s%s",
-                       first.compiled ? "compiled" : "not compiled", second.hit ? "hit" : "no hit",
+                       "without a fault: %s, exit status %d, then %s, exit status %d; artifact "
+                       "%016llx, then %016llx %s%s",
+                       first.compiled ? "compiled" : "not compiled", first.end.exit_status,
+                       second.hit ? "hit" : "no hit", second.end.exit_status,
                        (unsigned long long)first.artifact, (unsigned long long)second.artifact,
                        first.error, second.error);
 }

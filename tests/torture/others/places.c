@@ -222,6 +222,8 @@ void others_planted(struct bench *b)
             size_t size;
             uint8_t *now;
             int rc;
+            if (kind == DEVICE && geteuid() != 0)
+                continue;
             scratch_write(victim, text, sizeof(text), 0600);
             scratch_remove(elsewhere);
             bench_prepare(b,
