@@ -28,6 +28,19 @@ uint32_t bench_random(struct bench *b)
     return (b->seed >> 8) ^ (b->seed << 20);
 }
 
+int bench_must(struct bench *b, int holds, const char *format, ...)
+{
+    char what[400];
+    va_list arguments;
+    if (holds)
+        return 1;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof(what), format, arguments);
+    va_end(arguments);
+    b->broken = 1;
+    return tally_check(b->tally, 'X', 0, "%s", what);
+}
+
 void bench_prepare(struct bench *b, const char *copy)
 {
     scratch_remove(b->dir);
@@ -343,16 +356,16 @@ static int learn(struct bench *b, enum which which)
     bench_get(b, &first, which, 0, NULL, NULL);
     bench_get(b, &second, which, 0, NULL, NULL);
     b->artifact[which] = first.artifact;
-    return tally_check(b->tally, 'X',
-                       first.compiled && first.proved && second.hit && second.proved &&
-                           first.answer == b->answer[which] && second.answer == first.answer &&
-                           second.artifact == first.artifact,
-                       "without a fault: %s, exit status %d, then %s, exit status %d; artifact "
-                       "%016llx, then %016llx %s%s",
-                       first.compiled ? "compiled" : "not compiled", first.end.exit_status,
-                       second.hit ? "hit" : "no hit", second.end.exit_status,
-                       (unsigned long long)first.artifact, (unsigned long long)second.artifact,
-                       first.error, second.error);
+    return bench_must(b,
+                      first.compiled && first.proved && second.hit && second.proved &&
+                          first.answer == b->answer[which] && second.answer == first.answer &&
+                          second.artifact == first.artifact,
+                      "without a fault: %s, exit status %d, then %s, exit status %d; artifact "
+                      "%016llx, then %016llx %s%s",
+                      first.compiled ? "compiled" : "not compiled", first.end.exit_status,
+                      second.hit ? "hit" : "no hit", second.end.exit_status,
+                      (unsigned long long)first.artifact, (unsigned long long)second.artifact,
+                      first.error, second.error);
 }
 
 int bench_init(struct bench *b, struct tally *t, const struct subject *subject, unsigned seed,
@@ -385,7 +398,7 @@ int bench_init(struct bench *b, struct tally *t, const struct subject *subject, 
         return -1;
     clean(b);
     b->usual = scratch_text(&b->scratch, "%s", scratch_tree(&b->scratch, b->dir));
-    if (!tally_check(t, 'X', b->entry[BY] && b->entry[KEY], "no entry is to be seen in %s", after))
+    if (!bench_must(b, b->entry[BY] && b->entry[KEY], "no entry is to be seen in %s", after))
         return -1;
     b->by_copy = scratch_text(&b->scratch, "%s%s", b->with_by, b->entry[BY] + strlen(b->dir));
     b->key_copy = scratch_text(&b->scratch, "%s%s", b->with_key, b->entry[KEY] + strlen(b->dir));

@@ -59,15 +59,14 @@ static void try_good(struct bench *b, struct entry *e)
     struct told told;
     bench_prepare(b, b->with_key);
     bench_get(b, &told, KEY, 0, NULL, NULL);
-    tally_check(b->tally, 'X', told.hit && told.artifact == b->artifact[KEY],
-                "whole again, it is no hit");
+    bench_must(b, told.hit && told.artifact == b->artifact[KEY], "whole again, it is no hit");
     if (e->same)
         tally_note(b->tally, "%lu more taken, with the right artifact", e->same);
 }
 
 void others_bits(struct bench *b)
 {
-    const unsigned count = b->quick ? 40 : 500;
+    const unsigned count = b->quick ? 40 : 2000;
     struct entry e;
     entry_init(b, &e);
     for (unsigned i = 0; i < count; i++) {
@@ -83,7 +82,7 @@ void others_bits(struct bench *b)
 
 void others_torn(struct bench *b)
 {
-    const unsigned count = b->quick ? 10 : 100;
+    const unsigned count = b->quick ? 10 : 300;
     struct entry e;
     entry_init(b, &e);
     for (unsigned i = 0; i < count; i++) {
@@ -132,7 +131,7 @@ static void foreign(struct bench *b, const uint8_t *bytes, size_t size, const ch
 
 void others_foreign(struct bench *b)
 {
-    const unsigned rounds = b->quick ? 2 : 10;
+    const unsigned rounds = b->quick ? 2 : 50;
     struct told told;
     size_t size;
     uint8_t *by = scratch_read(b->by_copy, &size), *other = NULL;
@@ -149,12 +148,12 @@ void others_foreign(struct bench *b)
         bench_get(b, &told, KEY, 1, NULL, NULL);
         after = scratch_tree(&b->scratch, b->dir);
         tally_about(b->tally, "other settings");
-        if (!tally_check(b->tally, 'X', told.compiled && b->other_artifact != b->artifact[KEY],
-                         "with other settings it is the same artifact"))
+        if (!bench_must(b, told.compiled && b->other_artifact != b->artifact[KEY],
+                        "with other settings it is the same artifact"))
             return;
         path = scratch_exists(b->entry[KEY]) ? b->entry[KEY]
                                              : tree_new_file(&b->scratch, b->dir, before, after);
-        if (!tally_check(b->tally, 'X', path != NULL, "it was not saved"))
+        if (!bench_must(b, path != NULL, "it was not saved"))
             return;
         /* In the place of ours; where the engine's settings do not count, it is there already. */
         other = scratch_read(path, &size);

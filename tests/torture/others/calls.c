@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum harm { FAIL, SHORT, KILL_BEFORE, KILL_AFTER, REPLACE, PULL };
+enum harm { FAIL, SHORT, KILL_BEFORE, KILL_AFTER, KILL_HALF, REPLACE, PULL };
 
 struct fault {
     struct bench *b;
@@ -67,12 +67,31 @@ static int can_fail(const char *name, int error)
     }
 }
 
+/* Opens what is there already, which needs no room. */
+static int only_opens(const struct trace_call *call)
+{
+    uint64_t flags = 0;
+    if (strncmp(call->name, "open", 4) != 0)
+        return 0;
+    if (strcmp(call->name, "openat") == 0)
+        flags = call->arguments[2];
+    else if (strcmp(call->name, "open") == 0)
+        flags = call->arguments[1];
+    return !(flags & O_CREAT) && (flags & O_TMPFILE) != O_TMPFILE;
+}
+
+static const char *const writes[] = {"write", "pwrite64", "fallocate", NULL};
+
 static int counts(const struct fault *f, const struct trace_call *call)
 {
     uint64_t bytes;
-    if (f->harm == FAIL && !can_fail(call->name, f->error))
+    if (f->harm == FAIL &&
+        (!can_fail(call->name, f->error) || (f->error == ENOSPC && only_opens(call))))
         return 0;
-    if (f->harm == SHORT && !(trace_counts_bytes(call, &bytes) && bytes > 1))
+    if (f->harm == KILL_HALF && !is_one_of(call->name, writes))
+        return 0;
+    if ((f->harm == SHORT || f->harm == KILL_HALF) &&
+        !(trace_counts_bytes(call, &bytes) && bytes > 1))
         return 0;
     return bench_touches(f->b, call);
 }
@@ -85,6 +104,7 @@ static void strike(struct fault *f, struct trace_call *call)
         trace_fail(call, f->error);
         break;
     case SHORT:
+    case KILL_HALF:
         (void)trace_counts_bytes(call, &bytes);
         (void)trace_shorten(call, f->part ? bytes - bytes / f->part : 1);
         break;
@@ -104,7 +124,6 @@ static void strike(struct fault *f, struct trace_call *call)
 
 static void at_call(struct trace_call *call, void *payload)
 {
-    static const char *const writes[] = {"write", "pwrite64", "fallocate", NULL};
     struct fault *f = payload;
     if (call->at_exit) {
         if (f->harm == KILL_AFTER && f->seen == f->nth && !f->met && counts(f, call)) {
@@ -115,6 +134,8 @@ static void at_call(struct trace_call *call, void *payload)
     }
     if (f->met && f->harm == REPLACE && is_one_of(call->name, writes) && bench_touches(f->b, call))
         trace_fail(call, ENOSPC);
+    if (f->met && f->harm == KILL_HALF && bench_touches(f->b, call))
+        trace_kill(call);
     if ((f->met && !f->sticky) || !counts(f, call))
         return;
     f->seen++;
@@ -144,7 +165,7 @@ static int strike_at(struct bench *b, struct fault *f, int good, struct told *to
 static void sweep(struct bench *b, const struct fault *how, int good)
 {
     const unsigned step = b->quick ? 4 : 1;
-    const int kills = how->harm == KILL_BEFORE || how->harm == KILL_AFTER;
+    const int kills = how->harm >= KILL_BEFORE && how->harm <= KILL_HALF;
     struct fault f = *how;
     for (f.nth = 1; f.nth < 2000; f.nth += step) {
         struct told told;
@@ -184,9 +205,9 @@ void others_load(struct bench *b)
 void others_killed(struct bench *b)
 {
     for (int good = 0; good <= 1; good++)
-        for (int after = 0; after <= 1; after++) {
-            const struct fault f = {.harm = after ? KILL_AFTER : KILL_BEFORE};
-            if (!b->quick || good + after == 0)
+        for (int harm = KILL_BEFORE; harm <= KILL_HALF; harm++) {
+            const struct fault f = {.harm = (enum harm)harm, .part = 2};
+            if (!b->quick || (!good && harm == KILL_BEFORE))
                 sweep(b, &f, good);
         }
 }
@@ -251,7 +272,7 @@ static void pull(struct bench *b, int good)
         }
         scratch_remove(b->dir);
         if (rename(f.other, b->dir) < 0)
-            tally_check(b->tally, 'X', 0, "rename %s: %s", f.other, strerror(errno));
+            bench_must(b, 0, "rename %s: %s", f.other, strerror(errno));
         bench_judge(b, &told, KEY, 0);
         told.saved = 0; /* somewhere else */
         bench_aftermath(b, &told, good);

@@ -52,6 +52,7 @@ struct bench {
     uint64_t artifact[WHICH];   /* what the engine makes */
     uint64_t other_artifact;    /* of KEY, with other settings */
     char *usual;                /* the tree that is left without a fault */
+    int broken;                 /* see bench_must() */
     unsigned long met;          /* faults that met something */
     unsigned long left;         /* runs that left files until the next clean-up */
     unsigned long stuck, freed; /* keys; those that could be used after that */
@@ -80,6 +81,12 @@ char *tree_new_file(struct scratch *s, const char *dir, const char *before, cons
 int bench_init(struct bench *b, struct tally *t, const struct subject *subject, unsigned seed,
                int quick);
 void bench_end(struct bench *b);
+/* What is no matter of the subject: the row is broken if it does not hold. Returns `holds`. */
+int bench_must(struct bench *b, int holds, const char *format, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 3, 4)))
+#endif
+    ;
 /* The directory is as in that copy; NULL: it is not there. */
 void bench_prepare(struct bench *b, const char *copy);
 /* The entry of KEY has these bytes, as a new file. */

@@ -110,7 +110,7 @@ def cell(got):
     if got["skipped"]:
         return "skipped"
     bad = [f"{k} {b}/{of}" for k, (b, of) in bad_of(got).items()]
-    none = " ".join(k for k in KINDS if k in got and not got[k][0] and k != "X")
+    none = " ".join(k for k in KINDS if k in got and not got[k][0])
     return ", ".join(bad + ([f"{none} 0"] if none else [])) + f" ({got['runs']})"
 
 

@@ -119,7 +119,7 @@ static int cut_one(struct bench *b, const struct disk *disk, struct cut *c, int 
         (void)disk_cut(disk, c->how);
     b->met++;
     rc = disk_remount((struct disk *)(uintptr_t)disk, "");
-    if (!tally_check(b->tally, 'X', rc == 0, "it is not mounted again: %s", strerror(rc)))
+    if (!bench_must(b, rc == 0, "it is not mounted again: %s", strerror(rc)))
         return 0;
     told.saved = 0; /* none of them promises that it is on the disk */
     bench_aftermath(b, &told, 0);
@@ -158,6 +158,7 @@ void others_power(struct bench *outer)
         outer->stuck += b.stuck;
         outer->freed += b.freed;
     }
+    outer->broken |= b.broken;
     bench_end(&b);
     disk_end(&disk);
 }
@@ -167,7 +168,7 @@ void others_power(struct bench *outer)
 void others_writers(struct bench *b)
 {
     enum { MANY = 8 };
-    const unsigned rounds = b->quick ? 3 : 40;
+    const unsigned rounds = b->quick ? 3 : 100;
     for (unsigned round = 0; round < rounds; round++) {
         struct told told[MANY];
         bench_prepare(b, b->with_by);
@@ -244,7 +245,7 @@ void others_planted(struct bench *b)
                 rc = plant(b->entry[KEY], (enum kind)kind, victim, nothing);
             }
             tally_about(b->tally, "%s", kind_names[kind]);
-            if (!tally_check(b->tally, 'X', rc == 0, "it cannot be planted: %s", strerror(errno)))
+            if (!bench_must(b, rc == 0, "it cannot be planted: %s", strerror(errno)))
                 continue;
             b->tally->runs++;
             b->met++;
