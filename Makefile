@@ -7,7 +7,7 @@
 #   make check      every test                    make check-large    what takes php, esbuild and yosys: minutes
 #   make check-asan, check-tsan                   the tests under sanitizers
 #   make torture [TIER=quick|full|soak] [ROWS=1,10] [SEED=N]    what must be survived, row by row, as a table: a minute; half an hour; hours
-#   make torture-others [ROWS=22] [SEED=N]        the same harm to Wasmtime's own cache and to two versions of Wasmer's, beside ours: ten minutes,
+#   make torture-others [ROWS=22] [SEED=N]        the same harm to Wasmtime's own cache and to two versions of Wasmer's, beside ours: five minutes,
 #                   and twenty more the first time (builds them)
 #   make mutants                                  plants bugs one by one: which test catches each; ten minutes
 #   make controls                                 each row of the table on a build with a bug that it must find: ten minutes
