@@ -7,6 +7,8 @@
 #   make check      every test                    make check-large    what takes php, esbuild and yosys: minutes
 #   make check-asan, check-tsan                   the tests under sanitizers
 #   make torture [TIER=quick|full|soak] [ROWS=1,10] [SEED=N]    what must be survived, row by row, as a table: a minute; half an hour; hours
+#   make torture-others [ROWS=22] [SEED=N]        the same harm to Wasmtime's own cache and to two versions of Wasmer's, beside ours: five minutes,
+#                   and twenty more the first time (builds them)
 #   make mutants                                  plants bugs one by one: which test catches each; ten minutes
 #   make controls                                 each row of the table on a build with a bug that it must find: ten minutes
 #   make check-workload [SECONDS=600] [SEED=N]     random work on one directory, so long for each of its three tests
@@ -41,7 +43,7 @@ build = wasmtime=$$(tools/engine-wasmtime --have) && wasmer=$$(tools/engine-wasm
 # test,PRESET
 test = ctest --preset $(1) -j $(JOBS)
 
-.PHONY: coverage torture mutants controls build run wasmer check-workload bench-crowd bench-memory bench-evict bench-writers bench-cleanup check check-large check-asan check-tsan interop \
+.PHONY: coverage torture torture-others mutants controls build run wasmer check-workload bench-crowd bench-memory bench-evict bench-writers bench-cleanup check check-large check-asan check-tsan interop \
 	check-headers check-includes check-symbols check-style \
 	check-install check-fuzz fuzz bench bench-quick install format clean set-up-check set-up-run set-up-bench
 
@@ -89,6 +91,15 @@ torture: set-up-check
 	@$(MAKE) build
 	@python3 tests/torture/torture.py --tier $(TIER) --rows "$(ROWS)" --seed "$(if $(SEED),$(SEED),1)" \
 		$(if $(filter full,$(TIER)),$(if $(ROWS),,--docs)) build/release
+
+# Exit status 3: there is no cargo, or one that is too old. That column is left out.
+torture-others:
+	@tools/deps check
+	@tools/engine-wasmtime >/dev/null
+	@tools/engine-wasmer >/dev/null || [ $$? -eq 3 ]
+	@for p in wasix-0.31 wasix-0.704; do tools/rust-program $$p >/dev/null || [ $$? -eq 3 ] || exit 1; done
+	@$(MAKE) build
+	@python3 tests/torture/others/others.py --rows "$(ROWS)" --seed "$(if $(SEED),$(SEED),1)" $(if $(ROWS),,--docs) build/release
 
 mutants controls: set-up-check
 	@$(MAKE) build

@@ -5,8 +5,10 @@
 //!     warm DIR WASM ROUNDS  ROUNDS loads in one process, after one that does not count
 //!     new DIR WASM          one load, from main to the module
 //!     hold DIR WASM         loads, says "ready" and keeps the module until its standard input ends
+//!     get DIR WASM default|other   loads, or compiles and saves, as a host does; tells of it in lines. What tests/torture/others
+//!                           does harm to: see subject.c there, which prints the same. "other": an engine that does not optimize
 //!
-//! Prints one JSON object with times in nanoseconds. The key is what the caller of that cache has to bring: reading and
+//! The others print one JSON object with times in nanoseconds. The key is what the caller of that cache has to bring: reading and
 //! hashing the wasm is timed apart, as "hash".
 
 use std::io::Read;
@@ -14,9 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use wasmer::{Engine, Module};
+use wasmer::sys::{Cranelift, CraneliftOptLevel, EngineBuilder};
+use wasmer::{Engine, Instance, Module, Store, imports};
 use wasmer_types::ModuleHash;
-use wasmer_wasix::runtime::module_cache::{FileSystemCache, ModuleCache};
+use wasmer_wasix::runtime::module_cache::{CacheError, FileSystemCache, ModuleCache};
 use wasmer_wasix::runtime::task_manager::tokio::TokioTaskManager;
 
 type Failure = Box<dyn std::error::Error>;
@@ -80,7 +83,57 @@ fn ns(since: Instant) -> u128 {
     since.elapsed().as_nanos()
 }
 
+/// FNV-1a: tells in other processes whether bytes are the same.
+fn print_of(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn engine_of(word: &str) -> Engine {
+    if word != "other" {
+        return Engine::default();
+    }
+    let mut compiler = Cranelift::new();
+    compiler.opt_level(CraneliftOptLevel::None);
+    EngineBuilder::new(compiler).into()
+}
+
+/// Each line is out before the next step, so that it is there if that one ends the process.
+fn get(dir: &Path, file: &str, settings: &str) -> Result<(), Failure> {
+    let wasm = std::fs::read(file)?;
+    let key = hash_of(&wasm);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let engine = engine_of(settings);
+    let cache = FileSystemCache::new(dir, Arc::new(TokioTaskManager::new(runtime.handle().clone())));
+    let module = match runtime.block_on(cache.load(key, &engine)) {
+        Ok(module) => {
+            println!("outcome hit");
+            module
+        }
+        Err(error) => {
+            if !matches!(error, CacheError::NotFound) {
+                println!("load-error {}", error.to_string().replace('\n', " "));
+            }
+            let module = Module::from_binary(&engine, &wasm)?;
+            println!("outcome compiled");
+            match runtime.block_on(cache.save(key, &engine, &module)) {
+                Ok(()) => println!("saved"),
+                Err(error) => println!("save-error {}", error.to_string().replace('\n', " ")),
+            }
+            module
+        }
+    };
+    let mut store = Store::new(engine);
+    let instance = Instance::new(&mut store, &module, &imports! {})?;
+    let work = instance.exports.get_typed_function::<i32, i32>(&store, "work")?;
+    println!("answer {}", work.call(&mut store, 3)?);
+    println!("artifact {:016x}", print_of(&module.serialize()?));
+    Ok(())
+}
+
 fn run(started: Instant, words: &[String]) -> Result<(), Failure> {
+    if words[0] == "get" {
+        return get(Path::new(&words[1]), &words[2], &words[3]);
+    }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (what, dir, file) = (words[0], Path::new(words[1]), words[2]);
 
@@ -136,8 +189,8 @@ fn run(started: Instant, words: &[String]) -> Result<(), Failure> {
 fn main() {
     let started = Instant::now();
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if words.len() < 3 || (words[0] == "warm" && words.len() < 4) {
-        eprintln!("usage: bench-wasix save|new|hold DIR WASM | warm DIR WASM ROUNDS");
+    if words.len() < 3 || (["warm", "get"].contains(&words[0].as_str()) && words.len() < 4) {
+        eprintln!("usage: bench-wasix save|new|hold DIR WASM | warm DIR WASM ROUNDS | get DIR WASM default|other");
         std::process::exit(2);
     }
     if let Err(error) = run(started, &words) {

@@ -374,7 +374,8 @@ void row_signals(struct row_run *run)
     action.sa_handler = on_storm; /* and not SA_RESTART */
     sigaction(SIGALRM, &action, &old);
     setitimer(ITIMER_REAL, &storm, NULL);
-    for (unsigned i = 0; i < operations; i++) {
+    /* Until enough of them were hit: on a fast machine a thousand operations are over too soon. */
+    for (unsigned i = 0; i < operations || (storms < STORMS && i < 100 * operations); i++) {
         char wasm[40];
         wasmcache_key key;
         int rc;
