@@ -375,7 +375,7 @@ void row_signals(struct row_run *run)
     sigaction(SIGALRM, &action, &old);
     setitimer(ITIMER_REAL, &storm, NULL);
     /* Until enough of them were hit: on a fast machine a thousand operations are over too soon. */
-    for (unsigned i = 0; i < operations || (storms < STORMS && i < 100 * operations); i++) {
+    for (unsigned i = 0; i < operations || (signals <= 100 && i < 100 * operations); i++) {
         char wasm[40];
         wasmcache_key key;
         int rc;
@@ -402,7 +402,7 @@ void row_signals(struct row_run *run)
     tally_check(t, 'X', signals > 100, "only %d signals came", (int)signals);
     tally_check(t, 'L', scratch_descriptors() == descriptors, "descriptors leaked");
     tally_check(t, 'W', !r.engine.wrong, "the engine was handed other bytes");
-    tally_note(t, "%d signals in %u operations", (int)signals, operations);
+    tally_note(t, "%d signals in %lu operations", (int)signals, t->runs);
     r.engine.wrong = 0;
     rig_end(&r);
     interrupted_acts(run);
