@@ -681,3 +681,19 @@ void lab_module_name(char out[40], unsigned number)
 {
     snprintf(out, 40, "module %u", number);
 }
+
+uint64_t lab_dice(uint64_t *seed)
+{
+    *seed = *seed * UINT64_C(6364136223846793005) + 1442695040888963407u;
+    return *seed >> 33;
+}
+
+void lab_rig_end(struct tally *t, struct rig *r)
+{
+    tally_check(t, 'W', !r->engine.wrong, "the engine was handed other bytes");
+    tally_check(t, 'L',
+                !r->engine.live_modules && !r->engine.live_artifacts && !r->engine.live_errors,
+                "the engine's own leaked");
+    r->engine.wrong = 0;
+    rig_end(r);
+}

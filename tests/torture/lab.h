@@ -92,6 +92,9 @@ void lab_check(struct lab *lab, const struct trace_end *end, int how);
 void lab_tell_met(struct lab *lab, int met);
 int lab_met(const struct lab *lab);
 
+/* For rows that have a rig of their own: rig_end(), and counts what the engine saw as W and L. */
+void lab_rig_end(struct tally *t, struct rig *r);
+uint64_t lab_dice(uint64_t *seed);
 /* The wasm of the module of that number, for rows with many. */
 void lab_module_name(char out[40], unsigned number);
 

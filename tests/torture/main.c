@@ -42,9 +42,9 @@ int main(int argc, char **argv)
     struct row_run run = {&tally, TIER_QUICK, 1, ""};
     tally_init(&tally);
     if (argc == 4 && strcmp(argv[1], "--act") == 0)
-        return row_places_act(argv[2], argv[3]);
+        return row_clock_act(argv[2], argv[3]);
     if (argc == 2 && strcmp(argv[1], "--descriptors") == 0)
-        return row_places_descriptors();
+        return row_leak_descriptors();
     if (argc > 2)
         run.tier = strcmp(argv[2], "quick") == 0  ? TIER_QUICK
                    : strcmp(argv[2], "full") == 0 ? TIER_FULL

@@ -38,30 +38,31 @@ void row_forked(struct row_run *run);
 void row_removal(struct row_run *run);
 void row_changed_in_use(struct row_run *run);
 
-/* row_places.c: what happens to the directory, and what is in it */
+/* row_places.c: a directory that is pulled away, or full of junk */
 void row_pulled(struct row_run *run);
-void row_clock(struct row_run *run);
-void row_names(struct row_run *run);
 void row_junk(struct row_run *run);
+
+/* row_clock.c. What it runs this program for: `torture --act WHAT DIR`. */
+void row_clock(struct row_run *run);
+int row_clock_act(const char *what, char *dir);
+
+/* row_names.c: names that mean harm */
+void row_names(struct row_run *run);
+
+/* row_leak.c. What it runs this program for: `torture --descriptors`. */
 void row_leak(struct row_run *run);
+int row_leak_descriptors(void);
+
+/* row_hints.c: hints that are damaged under a running process */
 void row_hints(struct row_run *run);
-/* What it runs this program for: `torture --act WHAT DIR`, `torture --descriptors`. */
-int row_places_act(const char *what, char *dir);
-int row_places_descriptors(void);
 
-/* row_kills.c: killed at random times, row 4 too */
-void row_kills(struct row_run *run);
-
-/* row_price.c */
-void row_price(struct row_run *run);
-
-/* row_power.c */
+/* row_power.c: the power is cut */
 void row_power(struct row_run *run);
 
-/* row_server.c */
+/* row_server.c: a server does not give a page */
 void row_bad_pages(struct row_run *run);
 
-/* row_reorder.c */
+/* row_reorder.c: the power is cut, and the disk had not written in order */
 void row_reorder(struct row_run *run);
 
 /* row_limits.c: no memory, no room, no descriptors, small stacks, signals */
@@ -69,5 +70,11 @@ void row_memory(struct row_run *run);
 void row_full(struct row_run *run);
 void row_process_limits(struct row_run *run);
 void row_signals(struct row_run *run);
+
+/* row_kills.c: killed at random times, row 4 too */
+void row_kills(struct row_run *run);
+
+/* row_price.c: what protection costs */
+void row_price(struct row_run *run);
 
 #endif
