@@ -21,273 +21,11 @@
 #include <cmocka.h>
 
 #include "torture/allocations.h"
-#include "wasmcache_async.h"
+#include "torture/lab_seen.h"
 
-static const char key_wasm[] = "the module in question";
 static const char by_wasm[] = "a module that nobody touches";
 static const char left_wasm[] = "a module whose removal was cut off";
 static const char left_mark[] = "0123456789ABCDEF";
-
-struct lab_seen {
-    int ran;          /* what the call returned */
-    int done;         /* it returned */
-    int finished;     /* the child came to its end */
-    int acknowledged; /* it was told that the module is saved */
-    int gave;         /* 1: the right module, 2: another */
-    int removed_said; /* the call says that the entry is gone */
-    unsigned wrong;
-    int live_modules, live_errors, live_artifacts;
-    int descriptors; /* more than before */
-    int allocations; /* the same; of acts that close what they opened */
-    int met;         /* finish() says: the fault happened */
-    int mappings;    /* of files in the directory, afterwards */
-    int save_failed, save_errno;
-    char call[32];
-    char message[640];
-};
-
-/* ---- what is done ---- */
-
-static void take(struct lab_seen *seen, struct rig *r, int rc, wasmcache_module *module,
-                 const char *wasm)
-{
-    seen->ran = rc;
-    if (rc == 0)
-        seen->gave = fake_module_is(wasmcache_module_native(module), WASMCACHE_MODULE,
-                                    r->engine.configuration, wasm, strlen(wasm))
-                         ? 1
-                         : 2;
-    wasmcache_module_release(module);
-}
-
-static void note_failure(struct lab_seen *seen)
-{
-    const wasmcache_error_detail *detail = wasmcache_last_error();
-    seen->save_failed = 1;
-    seen->save_errno = detail->system_errno;
-    snprintf(seen->call, sizeof(seen->call), "%s", detail->call);
-    snprintf(seen->message, sizeof(seen->message), "%s", detail->message);
-}
-
-static int get(struct rig *r, struct lab_seen *seen, const wasmcache_source *source, unsigned flags)
-{
-    wasmcache_get_options options = WASMCACHE_GET_OPTIONS_INIT;
-    wasmcache_report report = WASMCACHE_REPORT_INIT;
-    wasmcache_module *module = NULL;
-    int rc;
-    options.flags = flags;
-    rc = wasmcache_get(&module, r->wc, WASMCACHE_MODULE, source, &options, &report);
-    if (rc == 0 && report.outcome == WASMCACHE_COMPILED && report.save_error == 0)
-        seen->acknowledged = 1;
-    if (report.reason == WASMCACHE_REASON_SOURCE)
-        rc = 1; /* it was the source that could not be read: no fault of the cache's */
-    take(seen, r, rc, module, key_wasm);
-    return rc;
-}
-
-static int run_get(struct rig *r, struct lab_seen *seen)
-{
-    const wasmcache_source source = wasmcache_source_bytes(key_wasm, strlen(key_wasm));
-    return get(r, seen, &source, 0);
-}
-
-static int run_recompile(struct rig *r, struct lab_seen *seen)
-{
-    const wasmcache_source source = wasmcache_source_bytes(key_wasm, strlen(key_wasm));
-    return get(r, seen, &source, WASMCACHE_GET_RECOMPILE);
-}
-
-static int run_get_path(struct rig *r, struct lab_seen *seen)
-{
-    const wasmcache_source source = wasmcache_source_path(scratch_in(&r->scratch, "source.wasm"));
-    return get(r, seen, &source, 0);
-}
-
-static int run_refused(struct rig *r, struct lab_seen *seen)
-{
-    r->engine.fail_file = r->engine.fail_bytes = 1;
-    return run_get(r, seen);
-}
-
-static int run_load(struct rig *r, struct lab_seen *seen)
-{
-    wasmcache_key key = rig_key(key_wasm);
-    wasmcache_module *module = NULL;
-    int rc = wasmcache_load(&module, r->wc, WASMCACHE_MODULE, &key, NULL);
-    take(seen, r, rc, module, key_wasm);
-    return rc;
-}
-
-static int run_save(struct rig *r, struct lab_seen *seen)
-{
-    wasmcache_key key = rig_key(key_wasm);
-    void *native = fake_module_new(&r->engine, WASMCACHE_MODULE, key_wasm, strlen(key_wasm));
-    int rc = wasmcache_save(r->wc, WASMCACHE_MODULE, &key, native, NULL, NULL);
-    if (rc == 0)
-        seen->acknowledged = 1;
-    else
-        note_failure(seen);
-    r->engine.table.module_free(WASMCACHE_MODULE, native);
-    return rc;
-}
-
-/* rig_open() for when there may be no memory. */
-static int open_softly(struct rig *r)
-{
-    int rc = wasmcache_open(&r->cache, &r->options);
-    if (rc == 0)
-        rc = wasmcache_attach(&r->wc, r->cache, &r->engine.table, &r->engine, &r->attach);
-    return rc;
-}
-
-static int run_open(struct rig *r, struct lab_seen *seen)
-{
-    int rc = open_softly(r);
-    if (rc == 0)
-        rc = run_get(r, seen);
-    return rc;
-}
-
-static int run_remove(struct rig *r, struct lab_seen *seen)
-{
-    wasmcache_key key = rig_key(key_wasm);
-    int rc = wasmcache_remove(r->cache, rig_namespace(r), &key);
-    seen->removed_said = rc == 0 || rc == WASMCACHE_EMISS;
-    return rc;
-}
-
-static int run_remove_damaged(struct rig *r, struct lab_seen *seen)
-{
-    wasmcache_key key = rig_key(key_wasm);
-    (void)seen;
-    return wasmcache_remove_damaged(r->cache, rig_namespace(r), &key);
-}
-
-static int run_clean(struct rig *r, struct lab_seen *seen)
-{
-    (void)seen;
-    return wasmcache_clean(r->cache, NULL);
-}
-
-static int run_prune(struct rig *r, struct lab_seen *seen)
-{
-    wasmcache_prune_options options = WASMCACHE_PRUNE_OPTIONS_INIT;
-    wasmcache_prune_result result = WASMCACHE_PRUNE_RESULT_INIT;
-    (void)seen;
-    options.max_entries = 1;
-    return wasmcache_prune(r->cache, &options, &result);
-}
-
-static int run_verify(struct rig *r, struct lab_seen *seen)
-{
-    wasmcache_iterator *it = NULL;
-    wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
-    unsigned steps = 0;
-    int rc = wasmcache_iterate(&it, r->cache, NULL, WASMCACHE_CHECK_DIGEST);
-    if (rc == 0)
-        while ((rc = wasmcache_iterator_next(it, &entry)) != WASMCACHE_EMISS && steps < 20) {
-            /* What is sound is never called damaged, for that is what gets it removed. */
-            if (rc == 0 && entry.state == WASMCACHE_REASON_CORRUPT)
-                seen->gave = 2;
-            steps++;
-        }
-    wasmcache_iterator_close(it);
-    return steps < 20 ? 0 : 1;
-}
-
-static int run_stats(struct rig *r, struct lab_seen *seen)
-{
-    wasmcache_stats stats = WASMCACHE_STATS_INIT;
-    int rc = wasmcache_stats_read(r->cache, WASMCACHE_STATS_DIRECTORY, &stats);
-    (void)run_get(r, seen);
-    seen->acknowledged = 0;
-    (void)wasmcache_flush(r->cache);
-    (void)wasmcache_stats_reset(r->cache);
-    return rc;
-}
-
-static int run_pin(struct rig *r, struct lab_seen *seen)
-{
-    wasmcache_key key = rig_key(key_wasm);
-    (void)seen;
-    return wasmcache_pin(r->cache, rig_namespace(r), &key, 1);
-}
-
-static void on_result(wasmcache_request *request, const wasmcache_result *result, void *payload)
-{
-    struct lab_seen *seen = payload;
-    (void)request;
-    seen->ran = result->error;
-    if (result->error == 0)
-        seen->gave = fake_module_is(wasmcache_module_native(result->module), WASMCACHE_MODULE, 1,
-                                    key_wasm, strlen(key_wasm))
-                         ? 1
-                         : 2;
-    wasmcache_module_release(result->module);
-}
-
-/* A request, whose save is another thread's: the cache is opened with an executor for both. */
-static int run_request(struct rig *r, struct lab_seen *seen)
-{
-    wasmcache_executor_options options = WASMCACHE_EXECUTOR_OPTIONS_INIT;
-    wasmcache_executor *executor = NULL;
-    const wasmcache_source source = wasmcache_source_bytes(key_wasm, strlen(key_wasm));
-    int rc;
-    options.threads = 1;
-    rc = wasmcache_executor_new(&executor, &options);
-    r->options.save_executor = executor;
-    if (rc == 0)
-        rc = open_softly(r);
-    if (rc == 0)
-        rc = wasmcache_request_get(NULL, executor, r->wc, WASMCACHE_MODULE, &source, NULL,
-                                   on_result, seen);
-    if (rc == 0) {
-        while (wasmcache_executor_wait(executor, -1) == 1)
-            wasmcache_executor_dispatch(executor);
-        rc = seen->ran;
-    }
-    rig_close(r);
-    wasmcache_executor_free(executor);
-    r->options.save_executor = NULL;
-    return rc;
-}
-
-const struct lab_act lab_acts[] = {
-    {"save", 1, LAB_ABSENT, 0, 0, run_save},
-    {"save, durable", 1, LAB_ABSENT, 0, WASMCACHE_DURABLE, run_save},
-    {"save over a good entry", 1, LAB_GOOD, LAB_KEEPS, 0, run_save},
-    {"save over a damaged entry", 1, LAB_DAMAGED, 0, 0, run_save},
-    {"get that compiles", 1, LAB_ABSENT, LAB_GIVES, 0, run_get},
-    {"get that compiles, durable", 1, LAB_ABSENT, LAB_GIVES, WASMCACHE_DURABLE, run_get},
-    {"get that replaces", 1, LAB_GOOD, LAB_GIVES | LAB_STAYS, 0, run_recompile},
-    {"first get of all", 1, LAB_NO_FOLDERS, LAB_GIVES | LAB_OPENS, 0, run_open},
-    {"hit", 2, LAB_GOOD, LAB_GIVES | LAB_KEEPS, 0, run_get},
-    {"open and hit", 2, LAB_GOOD, LAB_GIVES | LAB_KEEPS | LAB_OPENS, 0, run_open},
-    {"hit of a file", 2, LAB_GOOD, LAB_KEEPS, 0, run_get_path},
-    {"load", 2, LAB_GOOD, LAB_KEEPS, 0, run_load},
-    {"load of nothing", 2, LAB_ABSENT, 0, 0, run_load},
-    {"load of a damaged entry", 2, LAB_DAMAGED, 0, 0, run_load},
-    {"get of a damaged entry", 2, LAB_DAMAGED, LAB_GIVES, 0, run_get},
-    {"get that the engine refuses", 2, LAB_GOOD, LAB_GIVES | LAB_STAYS, 0, run_refused},
-    {"get of an old entry", 2, LAB_OLD, LAB_GIVES | LAB_STAYS, WASMCACHE_LEGACY, run_get},
-    {"clean", 3, LAB_GOOD, LAB_KEEPS | LAB_LEFT, 0, run_clean},
-    {"prune", 3, LAB_GOOD, LAB_MANY, 0, run_prune},
-    {"verify", 3, LAB_GOOD, LAB_KEEPS, 0, run_verify},
-    {"remove", 3, LAB_GOOD, LAB_REMOVES, 0, run_remove},
-    {"remove what is damaged", 3, LAB_DAMAGED, 0, 0, run_remove_damaged},
-    {"counters", 3, LAB_GOOD, LAB_KEEPS, 0, run_stats},
-    {"pin", 3, LAB_GOOD, LAB_KEEPS, 0, run_pin},
-    {"request, saved later", 3, LAB_ABSENT, LAB_OPENS, 0, run_request},
-};
-const unsigned lab_act_count = sizeof(lab_acts) / sizeof(*lab_acts);
-
-const struct lab_act *lab_act_of(const char *name)
-{
-    for (unsigned i = 0; i < lab_act_count; i++)
-        if (strcmp(lab_acts[i].name, name) == 0)
-            return &lab_acts[i];
-    abort();
-}
 
 /* ---- the child ---- */
 
@@ -408,7 +146,7 @@ void lab_init(struct lab *lab, struct tally *t, unsigned flags, size_t artifact)
     rig_open(r);
 #define NAME(of) strrchr(rig_entry(r, of), '/') + 1
     lab->ns = scratch_text(&r->scratch, "%s/%s", r->dir, rig_namespace(r));
-    lab->entry = scratch_text(&r->scratch, "%s/%s", lab->ns, NAME(key_wasm));
+    lab->entry = scratch_text(&r->scratch, "%s/%s", lab->ns, NAME(LAB_WASM));
     lab->by = scratch_text(&r->scratch, "%s/%s", lab->ns, NAME(by_wasm));
     lab->left_entry = scratch_text(&r->scratch, "%s/%s", lab->ns, NAME(left_wasm));
     lab->left_name =
@@ -417,8 +155,8 @@ void lab_init(struct lab *lab, struct tally *t, unsigned flags, size_t artifact)
     lab->temp_name = scratch_text(&r->scratch, "%s/.tmp-%s", lab->ns, left_mark);
     lab->source = scratch_in(&r->scratch, "source.wasm");
     lab->attic = scratch_in(&r->scratch, "attic");
-    scratch_write(lab->source, key_wasm, strlen(key_wasm), 0600);
-    assert_int_equal(rig_get(r, key_wasm, NULL), 0);
+    scratch_write(lab->source, LAB_WASM, strlen(LAB_WASM), 0600);
+    assert_int_equal(rig_get(r, LAB_WASM, NULL), 0);
     assert_int_equal(rig_get(r, by_wasm, NULL), 0);
     assert_int_equal(rig_get(r, left_wasm, NULL), 0);
     lab->good = scratch_read(lab->entry, &lab->good_size);
@@ -483,7 +221,7 @@ void lab_prepare(struct lab *lab, const struct lab_act *act)
         free(bad);
         break;
     case LAB_OLD:
-        bad = fake_artifact(&size, &lab->r.engine, WASMCACHE_MODULE, key_wasm, strlen(key_wasm));
+        bad = fake_artifact(&size, &lab->r.engine, WASMCACHE_MODULE, LAB_WASM, strlen(LAB_WASM));
         put(lab, lab->entry, bad, size);
         free(bad);
         break;
@@ -590,7 +328,7 @@ int lab_returned(const struct lab *lab)
 
 int lab_loads(struct lab *lab)
 {
-    return load_anew(lab, key_wasm) == 0;
+    return load_anew(lab, LAB_WASM) == 0;
 }
 
 int lab_handed_wrong(const struct lab *lab)
@@ -638,17 +376,17 @@ void lab_check(struct lab *lab, const struct trace_end *end, int how)
     check_child(lab, end, how);
 
     if (seen->acknowledged && (!lab->power || r->options.flags & WASMCACHE_DURABLE))
-        tally_check(t, 'A', load_anew(lab, key_wasm) == 0, "what was saved is not there");
+        tally_check(t, 'A', load_anew(lab, LAB_WASM) == 0, "what was saved is not there");
     if (promises & LAB_KEEPS)
         tally_check(t, 'K',
                     scratch_exists(lab->entry) && scratch_inode(lab->entry) == lab->inode &&
-                        load_anew(lab, key_wasm) == 0,
+                        load_anew(lab, LAB_WASM) == 0,
                     "the good entry is gone");
     if (lab->act->start != LAB_NO_FOLDERS && !(promises & LAB_MANY))
         tally_check(t, 'K', scratch_exists(lab->by) && scratch_inode(lab->by) == lab->by_inode,
                     "another entry is gone");
     if (promises & LAB_STAYS)
-        tally_check(t, 'K', load_anew(lab, key_wasm) == 0, "no good entry is there");
+        tally_check(t, 'K', load_anew(lab, LAB_WASM) == 0, "no good entry is there");
 
     r->options.flags = lab->act->flags | lab->flags;
     rig_open(r);
@@ -659,13 +397,13 @@ void lab_check(struct lab *lab, const struct trace_end *end, int how)
         tally_check(t, 'K', rig_load(r, left_wasm, NULL) == 0,
                     "the entry whose removal was cut off is not back");
     if (promises & LAB_REMOVES && seen->done && !seen->removed_said)
-        tally_check(t, 'K', rig_load(r, key_wasm, NULL) == 0,
+        tally_check(t, 'K', rig_load(r, LAB_WASM, NULL) == 0,
                     "it says that it failed, and the entry is gone");
-    rc = rig_get(r, key_wasm, NULL);
+    rc = rig_get(r, LAB_WASM, NULL);
     tally_check(t, 'S', rc == 0, "with the fault gone a get fails: %d", rc);
     rig_close(r);
     rig_open(r);
-    rc = rig_get(r, key_wasm, &report);
+    rc = rig_get(r, LAB_WASM, &report);
     tally_check(t, 'S', rc == 0 && report.outcome == WASMCACHE_HIT,
                 "the key cannot be used after a get: %d, %s", rc,
                 wasmcache_outcome_name(report.outcome));
