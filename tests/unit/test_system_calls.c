@@ -214,7 +214,7 @@ static void do_the_rest(struct job *job)
     int root, fd;
 
     layer.dir = r->dir;
-    r->options.evict_after_seconds = 1;
+    r->options.evict_after_seconds = 3600; /* on a slow machine an entry is soon a second old */
     r->options.dir = scratch_in(&r->scratch, "link"); /* to the directory */
     rig_open(r);
     ns = rig_namespace(r);
