@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -225,6 +226,11 @@ static void use_a_cache(const char *dir, wasm_engine_t *engine)
     wasmcache_close(cache);
 }
 
+static void *no_body(void *argument)
+{
+    return argument;
+}
+
 static int run(void *payload)
 {
     static struct process before, after;
@@ -234,6 +240,7 @@ static int run(void *payload)
                                    "TMPDIR",         "XDG_CONFIG_HOME"};
     struct stat st;
     char *outside = scratch_in(&scratch, "outside"), *file = scratch_in(&scratch, "file");
+    pthread_t thread;
     int out;
     (void)payload;
 
@@ -264,6 +271,10 @@ static int run(void *payload)
     fflush(stderr);
     dup2(out, STDOUT_FILENO);
     dup2(out, STDERR_FILENO);
+
+    /* A sanitizer has a thread of its own from the first one on. */
+    assert_int_equal(pthread_create(&thread, NULL, no_body, NULL), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
 
     look(&before, 0);
     use_a_cache(scratch_in(&scratch, "cache"), engine);
