@@ -899,7 +899,7 @@ static int use_the_number(void *argument)
     }
     waitpid(child, &status, 0);
     wc_tally_unlock(&lock);
-    return status;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
 static void a_number_that_a_child_uses_itself_stays_open(void **state)
