@@ -190,6 +190,22 @@ def run_controls(copy, root, wanted):
     return 1 if counts["PASSES"] else 0
 
 
+def write(path, results, seconds, some):
+    """`some` of the bugs are put among what the last run of all found."""
+    if some:
+        try:
+            with open(path, encoding="utf-8") as file:
+                last = json.load(file)
+        except FileNotFoundError:
+            return
+        by_name = {r["bug"]: r for r in results}
+        results = [by_name.get(r["bug"], r) for r in last["bugs"]]
+        seconds = last["seconds"]
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"seconds": seconds, "bugs": results}, file, indent=1)
+        file.write("\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("build")
@@ -222,9 +238,7 @@ def main():
     copy.make(targets)
     caught = sum(1 for r in results if r["caught_by"])
     missed_named = [r["bug"] for r in results if r["named"] and not r["caught_by"]]
-    with open(os.path.join(os.path.dirname(copy.source), "mutants.json"), "w", encoding="utf-8") as file:
-        json.dump({"seconds": round(time.monotonic() - start), "bugs": results}, file, indent=1)
-        file.write("\n")
+    write(os.path.join(os.path.dirname(copy.source), "mutants.json"), results, round(time.monotonic() - start), bool(options.only))
     named = sum(1 for b in chosen if b.named)
     print(f"bugs: {caught} of {len(results)} caught, {named - len(missed_named)} of {named} named ones")
     if options.only:
