@@ -174,6 +174,16 @@ int wc_key_open_file(int *out, const char *path, struct wc_error *err)
     return 0;
 }
 
+int wc_key_check_end(int fd, uint64_t size, uint64_t read, const char *path, struct wc_error *err)
+{
+    struct wc_os_stat now;
+    if (read >= size || wc_os_fstat(fd, &now) < 0 || now.size <= read)
+        return 0;
+    return wc_fail(err, WASMCACHE_EIO, 0, "pread", path,
+                   "Only %" PRIu64 " of the %" PRIu64 " bytes of %s could be read", read, now.size,
+                   path ? path : "the descriptor");
+}
+
 int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, const char *path,
                  uint64_t *size, struct wc_error *err)
 {
@@ -182,9 +192,12 @@ int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, 
     XXH64_state_t *xxh = NULL;
     uint8_t hash[32];
     uint8_t *piece;
+    struct wc_os_stat before;
     uint64_t offset = 0;
     int rc = 0;
 
+    if (wc_os_fstat(fd, &before) < 0)
+        before.size = 0;
     piece = malloc(PIECE);
     if (algorithm == WASMCACHE_KEY_XXH64)
         xxh = XXH64_createState();
@@ -214,6 +227,9 @@ int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, 
         if ((size_t)n < PIECE)
             break;
     }
+    rc = wc_key_check_end(fd, before.size, offset, path, err);
+    if (rc < 0)
+        goto out;
     if (xxh) {
         key_set_xxh64(out, XXH64_digest(xxh));
     } else {

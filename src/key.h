@@ -41,6 +41,10 @@ void wc_key_salt(wasmcache_key *out, const wasmcache_key *key, const void *salt,
  */
 #define WC_WASM_MAX ((uint64_t)4 << 30)
 
+/* Were all bytes of a file read that had `size` before? EIO: fewer came, and it is no shorter now:
+ * a file system that gives nothing says that it ended. */
+int wc_key_check_end(int fd, uint64_t size, uint64_t read, const char *path, struct wc_error *err);
+
 /* The key of the regular file `fd`, from its start; *size is how many bytes were hashed. `path` is
  * for messages, NULL if it is not known. The algorithm is one that there is. EIO, ENOMEM. */
 int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, const char *path,

@@ -125,6 +125,33 @@ static void a_file_that_grows_before_it_is_read_has_a_limit(void **state)
     r->options.dir = r->dir;
 }
 
+/* A file system that gives nothing says that a source ended: it is not filed under what is there of
+ * it, nor compiled. */
+static void a_source_that_ends_early_is_no_source(void **state)
+{
+    struct rig *r = *state;
+    char *path = scratch_in(&r->scratch, "short.wasm");
+    const wasmcache_source source = wasmcache_source_path(path);
+    wasmcache_report report = WASMCACHE_REPORT_INIT;
+    wasmcache_module *module = NULL;
+    wasmcache_key key;
+    scratch_write(path, wasm, strlen(wasm), 0600);
+    below_give("pread", 0, 1);
+    assert_int_equal(wasmcache_key_from_path(&key, WASMCACHE_KEY_SHA256, path), WASMCACHE_EIO);
+    assert_int_equal(below_off(), 0);
+    assert_non_null(strstr(wasmcache_last_error()->message, path));
+    r->options.dir = NULL; /* only read, not hashed before */
+    rig_close(r);
+    assert_int_equal(wasmcache_attach(&r->wc, NULL, &r->engine.table, &r->engine, &r->attach), 0);
+    below_give("pread", 0, 1);
+    assert_int_equal(wasmcache_get(&module, r->wc, WASMCACHE_MODULE, &source, NULL, &report),
+                     WASMCACHE_EIO);
+    assert_int_equal(below_off(), 0);
+    assert_null(module);
+    assert_int_equal(r->engine.compiles, 0);
+    r->options.dir = r->dir;
+}
+
 /* ---- entries elsewhere ---- */
 
 static void shorten(void *rig)
@@ -675,6 +702,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         OPEN(a_file_that_grows_as_it_is_hashed_has_a_limit),
         OPEN(a_file_that_grows_before_it_is_read_has_a_limit),
+        OPEN(a_source_that_ends_early_is_no_source),
         TEST(what_cannot_be_read_from_elsewhere_stays),
         TEST(where_nothing_may_be_run_no_file_is_tried_again),
         TEST(what_nobody_checked_may_change),
