@@ -194,10 +194,10 @@ int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, 
     uint8_t *piece;
     struct wc_os_stat before;
     uint64_t offset = 0;
-    int rc = 0;
+    int rc = wc_os_fstat(fd, &before);
 
-    if (wc_os_fstat(fd, &before) < 0)
-        before.size = 0;
+    if (rc < 0)
+        return wc_fail(err, WASMCACHE_EIO, rc, "fstat", path, "Cannot look at %s", name);
     piece = malloc(PIECE);
     if (algorithm == WASMCACHE_KEY_XXH64)
         xxh = XXH64_createState();

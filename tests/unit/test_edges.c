@@ -135,11 +135,24 @@ static void a_source_that_ends_early_is_no_source(void **state)
     wasmcache_report report = WASMCACHE_REPORT_INIT;
     wasmcache_module *module = NULL;
     wasmcache_key key;
+    int fd;
     scratch_write(path, wasm, strlen(wasm), 0600);
     below_give("pread", 0, 1);
     assert_int_equal(wasmcache_key_from_path(&key, WASMCACHE_KEY_SHA256, path), WASMCACHE_EIO);
     assert_int_equal(below_off(), 0);
     assert_non_null(strstr(wasmcache_last_error()->message, path));
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    below_give("pread", 0, 1);
+    assert_int_equal(wasmcache_key_from_fd(&key, WASMCACHE_KEY_SHA256, fd), WASMCACHE_EIO);
+    assert_int_equal(below_off(), 0);
+    close(fd);
+    /* Where nobody says how long it is now, what came is all. */
+    below_give("pread", 0, 1);
+    seam_fail_call("fstat", 3, EIO);
+    assert_int_equal(wasmcache_key_from_path(&key, WASMCACHE_KEY_SHA256, path), 0);
+    seam_off();
+    assert_true(seam_met());
+    assert_int_equal(below_off(), 0);
     r->options.dir = NULL; /* only read, not hashed before */
     rig_close(r);
     assert_int_equal(wasmcache_attach(&r->wc, NULL, &r->engine.table, &r->engine, &r->attach), 0);
