@@ -174,10 +174,12 @@ int wc_key_open_file(int *out, const char *path, struct wc_error *err)
     return 0;
 }
 
-int wc_key_check_end(int fd, uint64_t size, uint64_t read, const char *path, struct wc_error *err)
+int wc_key_check_end(int fd, const struct wc_os_stat *before, uint64_t read, const char *path,
+                     struct wc_error *err)
 {
     struct wc_os_stat now;
-    if (read >= size || wc_os_fstat(fd, &now) < 0 || now.size <= read)
+    if (read >= before->size || wc_os_fstat(fd, &now) < 0 || now.size != before->size ||
+        now.ctime_ns != before->ctime_ns)
         return 0;
     return wc_fail(err, WASMCACHE_EIO, 0, "pread", path,
                    "Only %" PRIu64 " of the %" PRIu64 " bytes of %s could be read", read, now.size,
@@ -227,7 +229,7 @@ int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, 
         if ((size_t)n < PIECE)
             break;
     }
-    rc = wc_key_check_end(fd, before.size, offset, path, err);
+    rc = wc_key_check_end(fd, &before, offset, path, err);
     if (rc < 0)
         goto out;
     if (xxh) {

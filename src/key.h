@@ -10,6 +10,7 @@
  */
 
 #include "error.h"
+#include "os/os.h"
 
 /* Hashing in parts: start, add any number of times, finish. Never fails, allocates nothing. */
 struct wc_sha256_state {
@@ -41,9 +42,10 @@ void wc_key_salt(wasmcache_key *out, const wasmcache_key *key, const void *salt,
  */
 #define WC_WASM_MAX ((uint64_t)4 << 30)
 
-/* Were all bytes of a file read that had `size` before? EIO: fewer came, and it is no shorter now:
- * a file system that gives nothing says that it ended. */
-int wc_key_check_end(int fd, uint64_t size, uint64_t read, const char *path, struct wc_error *err);
+/* Were all bytes of a file read that was as `before`? EIO: fewer came, and nobody changed it: a
+ * file system that gives nothing says that it ended. */
+int wc_key_check_end(int fd, const struct wc_os_stat *before, uint64_t read, const char *path,
+                     struct wc_error *err);
 
 /* The key of the regular file `fd`, from its start; *size is how many bytes were hashed. `path` is
  * for messages, NULL if it is not known. The algorithm is one that there is. EIO, ENOMEM. */

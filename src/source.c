@@ -194,7 +194,7 @@ static int read_file(struct wc_input *input, struct wc_error *err)
         }
         room *= 2;
     }
-    rc = wc_key_check_end(fd, st.size, length, input->path, err);
+    rc = wc_key_check_end(fd, &st, length, input->path, err);
     if (rc < 0) {
         free(bytes);
         return rc;

@@ -125,6 +125,16 @@ static void a_file_that_grows_before_it_is_read_has_a_limit(void **state)
     r->options.dir = r->dir;
 }
 
+static void cut_source(void *path)
+{
+    assert_int_equal(truncate(path, 1), 0);
+}
+
+static void touch_source(void *path)
+{
+    assert_int_equal(chmod(path, 0640), 0);
+}
+
 /* A file system that gives nothing says that a source ended: it is not filed under what is there of
  * it, nor compiled. */
 static void a_source_that_ends_early_is_no_source(void **state)
@@ -153,6 +163,18 @@ static void a_source_that_ends_early_is_no_source(void **state)
     seam_off();
     assert_true(seam_met());
     assert_int_equal(below_off(), 0);
+    /* Nor where somebody changes it: it may have been as short as that for a moment. */
+    below_give("pread", 0, 1);
+    seam_act_call("fstat", 3, touch_source, path);
+    assert_int_equal(wasmcache_key_from_path(&key, WASMCACHE_KEY_SHA256, path), 0);
+    seam_off();
+    assert_int_equal(below_off(), 0);
+    below_give("pread", 0, 1);
+    seam_act_call("fstat", 3, cut_source, path);
+    assert_int_equal(wasmcache_key_from_path(&key, WASMCACHE_KEY_SHA256, path), 0);
+    seam_off();
+    assert_int_equal(below_off(), 0);
+    scratch_write(path, wasm, strlen(wasm), 0600);
     r->options.dir = NULL; /* only read, not hashed before */
     rig_close(r);
     assert_int_equal(wasmcache_attach(&r->wc, NULL, &r->engine.table, &r->engine, &r->attach), 0);
