@@ -186,16 +186,13 @@ static void a_function_that_the_host_has_itself_is_its_own(void **state)
     }
 }
 
-/* A host that takes the function from elsewhere, and the images that are looked through for it. */
-static void a_function_from_elsewhere_is_looked_for_in_what_has_a_name(void **state)
+/* The host has a relocation of "symbol", which `section` of it defines; SHN_UNDEF: another image.
+ */
+static void relocate_symbol(uint16_t section)
 {
-    static struct dl_phdr_info infos[300];
-    uint8_t out[32];
-    int own = 7;
-    (void)state;
     strcpy(host.strings + 1, "symbol");
     host.symbols[1].st_name = 1;
-    host.symbols[1].st_shndx = SHN_UNDEF;
+    host.symbols[1].st_shndx = section;
     host.relocations[1].r_info = ELF64_R_INFO((ElfW(Xword))1, 0);
     host.dynamic[0].d_tag = DT_SYMTAB;
     host.dynamic[0].d_un.d_ptr = (uintptr_t)host.symbols;
@@ -207,6 +204,16 @@ static void a_function_from_elsewhere_is_looked_for_in_what_has_a_name(void **st
     host.dynamic[3].d_un.d_val = sizeof(host.relocations);
     host.headers[2].p_type = PT_DYNAMIC;
     host.headers[2].p_vaddr = (uintptr_t)host.dynamic - (uintptr_t)host.bytes;
+}
+
+/* A host that takes the function from elsewhere, and the images that are looked through for it. */
+static void a_function_from_elsewhere_is_looked_for_in_what_has_a_name(void **state)
+{
+    static struct dl_phdr_info infos[300];
+    uint8_t out[32];
+    int own = 7;
+    (void)state;
+    relocate_symbol(SHN_UNDEF);
     host.info.dlpi_name = "";
     image.info.dlpi_name = NULL;
     infos[0] = host.info;
@@ -233,20 +240,7 @@ static void what_the_host_defines_is_not_looked_for(void **state)
     uint8_t out[32];
     int own = 7;
     (void)state;
-    strcpy(host.strings + 1, "symbol");
-    host.symbols[1].st_name = 1;
-    host.symbols[1].st_shndx = 1;
-    host.relocations[1].r_info = ELF64_R_INFO((ElfW(Xword))1, 0);
-    host.dynamic[0].d_tag = DT_SYMTAB;
-    host.dynamic[0].d_un.d_ptr = (uintptr_t)host.symbols;
-    host.dynamic[1].d_tag = DT_STRTAB;
-    host.dynamic[1].d_un.d_ptr = (uintptr_t)host.strings;
-    host.dynamic[2].d_tag = DT_RELA;
-    host.dynamic[2].d_un.d_ptr = (uintptr_t)host.relocations;
-    host.dynamic[3].d_tag = DT_RELASZ;
-    host.dynamic[3].d_un.d_val = sizeof(host.relocations);
-    host.headers[2].p_type = PT_DYNAMIC;
-    host.headers[2].p_vaddr = (uintptr_t)host.dynamic - (uintptr_t)host.bytes;
+    relocate_symbol(1);
     image.info.dlpi_name = "/there/is/no/such/library.so"; /* it would fail */
     infos[0] = host.info;
     infos[1] = image.info;
