@@ -141,31 +141,43 @@ int wc_key_of_digest(wasmcache_key *out, const char *algorithm, const void *dige
     return 0;
 }
 
-int wc_key_check_file(int fd, const char *path, struct wc_error *err)
+/* For messages. */
+static const char *name_of(const char *path)
 {
-    const char *name = path ? path : "the descriptor";
-    struct wc_os_stat st;
-    int rc = wc_os_fstat(fd, &st);
+    return path ? path : "the descriptor";
+}
+
+int wc_key_too_large(const char *path, struct wc_error *err)
+{
+    return wc_fail(err, WASMCACHE_EIO, EFBIG, NULL, path,
+                   "%s is larger than any WebAssembly module", name_of(path));
+}
+
+int wc_key_check_file(int fd, struct wc_os_stat *st, const char *path, struct wc_error *err)
+{
+    const char *name = name_of(path);
+    int rc = wc_os_fstat(fd, st);
     if (rc < 0)
         return wc_fail(err, WASMCACHE_EIO, rc, "fstat", path, "Cannot look at %s", name);
-    if (st.type == WC_OS_DIR)
+    if (st->type == WC_OS_DIR)
         return wc_fail(err, WASMCACHE_EIO, EISDIR, NULL, path, "Cannot read %s", name);
-    if (st.type != WC_OS_FILE)
+    if (st->type != WC_OS_FILE)
         return wc_fail(err, WASMCACHE_EIO, 0, NULL, path,
                        "%s is not a regular file; copy its content to one", name);
-    if (st.size > WC_WASM_MAX)
+    if (st->size > WC_WASM_MAX)
         return wc_fail(err, WASMCACHE_EIO, EFBIG, NULL, path,
-                       "%s has %" PRIu64 " bytes, more than any WebAssembly module", name, st.size);
+                       "%s has %" PRIu64 " bytes, more than any WebAssembly module", name,
+                       st->size);
     return 0;
 }
 
-int wc_key_open_file(int *out, const char *path, struct wc_error *err)
+int wc_key_open_file(int *out, struct wc_os_stat *st, const char *path, struct wc_error *err)
 {
     int fd = wc_os_open_read_path(path);
     int rc;
     if (fd < 0)
         return wc_fail(err, WASMCACHE_EIO, fd, "open", path, "Cannot open %s", path);
-    rc = wc_key_check_file(fd, path, err);
+    rc = wc_key_check_file(fd, st, path, err);
     if (rc < 0) {
         wc_os_close(fd);
         return rc;
@@ -183,23 +195,21 @@ int wc_key_check_end(int fd, const struct wc_os_stat *before, uint64_t read, con
         return 0;
     return wc_fail(err, WASMCACHE_EIO, 0, "pread", path,
                    "Only %" PRIu64 " of the %" PRIu64 " bytes of %s could be read", read, now.size,
-                   path ? path : "the descriptor");
+                   name_of(path));
 }
 
-int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, const char *path,
-                 uint64_t *size, struct wc_error *err)
+int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd,
+                 const struct wc_os_stat *before, const char *path, uint64_t *size,
+                 struct wc_error *err)
 {
-    const char *name = path ? path : "the descriptor";
+    const char *name = name_of(path);
     struct wc_sha256_state sha;
     XXH64_state_t *xxh = NULL;
     uint8_t hash[32];
     uint8_t *piece;
-    struct wc_os_stat before;
     uint64_t offset = 0;
-    int rc = wc_os_fstat(fd, &before);
+    int rc;
 
-    if (rc < 0)
-        return wc_fail(err, WASMCACHE_EIO, rc, "fstat", path, "Cannot look at %s", name);
     piece = malloc(PIECE);
     if (algorithm == WASMCACHE_KEY_XXH64)
         xxh = XXH64_createState();
@@ -222,14 +232,13 @@ int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, 
             wc_sha256_add(&sha, piece, (size_t)n);
         offset += (uint64_t)n;
         if (offset > WC_WASM_MAX) { /* it grows as fast as it is read */
-            rc = wc_fail(err, WASMCACHE_EIO, EFBIG, NULL, path,
-                         "%s is larger than any WebAssembly module", name);
+            rc = wc_key_too_large(path, err);
             goto out;
         }
         if ((size_t)n < PIECE)
             break;
     }
-    rc = wc_key_check_end(fd, &before, offset, path, err);
+    rc = wc_key_check_end(fd, before, offset, path, err);
     if (rc < 0)
         goto out;
     if (xxh) {
@@ -270,6 +279,7 @@ int wasmcache_key_from_bytes(wasmcache_key *out, wasmcache_key_algorithm algorit
 
 int wasmcache_key_from_path(wasmcache_key *out, wasmcache_key_algorithm algorithm, const char *path)
 {
+    struct wc_os_stat st;
     struct wc_error err;
     uint64_t size;
     int fd = -1;
@@ -280,15 +290,16 @@ int wasmcache_key_from_path(wasmcache_key *out, wasmcache_key_algorithm algorith
     else
         rc = check_algorithm((int)algorithm, &err);
     if (rc == 0)
-        rc = wc_key_open_file(&fd, path, &err);
+        rc = wc_key_open_file(&fd, &st, path, &err);
     if (rc == 0)
-        rc = wc_key_of_fd(out, algorithm, fd, path, &size, &err);
+        rc = wc_key_of_fd(out, algorithm, fd, &st, path, &size, &err);
     wc_os_close(fd);
     return wc_error_publish(&err, rc);
 }
 
 int wasmcache_key_from_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd)
 {
+    struct wc_os_stat st;
     struct wc_error err;
     uint64_t size;
     int rc;
@@ -299,9 +310,9 @@ int wasmcache_key_from_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm,
     else
         rc = check_algorithm((int)algorithm, &err);
     if (rc == 0)
-        rc = wc_key_check_file(fd, NULL, &err); /* /dev/zero has no end */
+        rc = wc_key_check_file(fd, &st, NULL, &err); /* /dev/zero has no end */
     if (rc == 0)
-        rc = wc_key_of_fd(out, algorithm, fd, NULL, &size, &err);
+        rc = wc_key_of_fd(out, algorithm, fd, &st, NULL, &size, &err);
     return wc_error_publish(&err, rc);
 }
 

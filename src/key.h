@@ -5,8 +5,8 @@
 /*
  * Content hashes: SHA-256 for what is trusted to be unique, xxh64 for Wasmer's old directories.
  *
- *     wc_sha256(out, bytes, length);               // of bytes at hand
- *     rc = wc_key_of_fd(&key, algorithm, fd, &size, &err);   // of a file, in pieces
+ *     wc_sha256(out, bytes, length);                                  // of bytes at hand
+ *     rc = wc_key_of_fd(&key, algorithm, fd, &st, path, &size, &err); // of a file, in pieces
  */
 
 #include "error.h"
@@ -47,15 +47,19 @@ void wc_key_salt(wasmcache_key *out, const wasmcache_key *key, const void *salt,
 int wc_key_check_end(int fd, const struct wc_os_stat *before, uint64_t read, const char *path,
                      struct wc_error *err);
 
-/* The key of the regular file `fd`, from its start; *size is how many bytes were hashed. `path` is
- * for messages, NULL if it is not known. The algorithm is one that there is. EIO, ENOMEM. */
-int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd, const char *path,
-                 uint64_t *size, struct wc_error *err);
+/* The key of the regular file `fd`, from its start, which was as `before`; *size is how many bytes
+ * were hashed. `path` is for messages, NULL if it is not known. The algorithm is one that there is.
+ * EIO, ENOMEM. */
+int wc_key_of_fd(wasmcache_key *out, wasmcache_key_algorithm algorithm, int fd,
+                 const struct wc_os_stat *before, const char *path, uint64_t *size,
+                 struct wc_error *err);
 
-/* EIO: `fd` is not a regular file. `path` as above. */
-int wc_key_check_file(int fd, const char *path, struct wc_error *err);
-/* Opens a source file for reading; what is not a regular file is EIO. */
-int wc_key_open_file(int *fd, const char *path, struct wc_error *err);
+/* What `fd` is. EIO: not a regular file, or one that is too large. `path` as above. */
+int wc_key_check_file(int fd, struct wc_os_stat *st, const char *path, struct wc_error *err);
+/* The same of a source file, which is opened for reading. */
+int wc_key_open_file(int *fd, struct wc_os_stat *st, const char *path, struct wc_error *err);
+/* EIO: more was read of it than WC_WASM_MAX. */
+int wc_key_too_large(const char *path, struct wc_error *err);
 
 /* Upper-case hex of `length` bytes and a NUL. */
 void wc_hex(char *out, const uint8_t *bytes, size_t length);

@@ -72,18 +72,18 @@ int wc_input_is_file(const struct wc_input *input)
            input->source->type == WASMCACHE_SOURCE_FD;
 }
 
-/* The descriptor to read from; a path is opened once, so that a rename between the two reads does
- * not mix two files. */
-static int open_file(struct wc_input *input, int *fd, struct wc_error *err)
+/* The descriptor to read from, and what it is; a path is opened once, so that a rename between the
+ * two reads does not mix two files. */
+static int open_file(struct wc_input *input, int *fd, struct wc_os_stat *st, struct wc_error *err)
 {
     int rc;
-    if (input->path) {
-        rc = input->fd < 0 ? wc_key_open_file(&input->fd, input->path, err) : 0;
+    if (input->path && input->fd < 0) {
+        rc = wc_key_open_file(&input->fd, st, input->path, err);
         *fd = input->fd;
         return rc;
     }
-    *fd = input->source->fd;
-    return wc_key_check_file(*fd, NULL, err);
+    *fd = input->path ? input->fd : input->source->fd;
+    return wc_key_check_file(*fd, st, input->path, err);
 }
 
 /* What the file is now; a path is not open yet. */
@@ -124,6 +124,7 @@ int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_hint_look
                  struct wc_error *err)
 {
     struct wc_hint_about about;
+    struct wc_os_stat st;
     int known;
     const wasmcache_source *source = input->source;
     uint8_t hash[32];
@@ -139,18 +140,12 @@ int wc_input_key(struct wc_input *input, wasmcache_key *key, struct wc_hint_look
     }
     if (recall(input, key, look, &about, &known))
         return 0;
-    rc = open_file(input, &fd, err);
+    rc = open_file(input, &fd, &st, err);
     if (rc == 0)
-        rc = wc_key_of_fd(key, WASMCACHE_KEY_SHA256, fd, input->path, &input->size, err);
+        rc = wc_key_of_fd(key, WASMCACHE_KEY_SHA256, fd, &st, input->path, &input->size, err);
     if (rc == 0 && known)
         remember(fd, key, look, &about);
     return rc;
-}
-
-static int too_large(const struct wc_input *input, struct wc_error *err)
-{
-    return wc_fail(err, WASMCACHE_EIO, EFBIG, NULL, input->path,
-                   "%s is larger than any WebAssembly module", input->name);
 }
 
 static int read_file(struct wc_input *input, struct wc_error *err)
@@ -159,15 +154,9 @@ static int read_file(struct wc_input *input, struct wc_error *err)
     uint64_t room, length = 0;
     char *bytes = NULL;
     int fd = -1;
-    int rc = open_file(input, &fd, err);
+    int rc = open_file(input, &fd, &st, err);
     if (rc < 0)
         return rc;
-    rc = wc_os_fstat(fd, &st);
-    if (rc < 0)
-        return wc_fail(err, WASMCACHE_EIO, rc, "fstat", input->path, "Cannot look at %s",
-                       input->name);
-    if (st.size > WC_WASM_MAX) /* it grew since it was opened */
-        return too_large(input, err);
     /* One byte more than it has: the end shows without another round, and growth is seen. */
     room = st.size + 1;
     for (;;) {
@@ -190,7 +179,7 @@ static int read_file(struct wc_input *input, struct wc_error *err)
             break;
         if (length > WC_WASM_MAX) { /* it grows as fast as it is read */
             free(bytes);
-            return too_large(input, err);
+            return wc_key_too_large(input->path, err);
         }
         room *= 2;
     }

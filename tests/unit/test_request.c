@@ -673,7 +673,7 @@ static void free_answers_all_that_is_left(void **state)
     assert_int_equal(scratch_descriptors(), descriptors);
 }
 
-/* Lets the host's pool run when the executor is being freed. */
+/* Once the executor is being freed, lets the host's pool run and compiles go on. */
 struct opener {
     struct wc_pool *pool;
     struct host_pool *host;
@@ -690,35 +690,58 @@ static void *open_when_freed(void *argument)
         sched_yield();
     }
     host_pool_hold(o->host, 0);
+    gate_open(&gate);
     return NULL;
+}
+
+static void free_and_open(wasmcache_executor *executor, struct host_pool *host)
+{
+    struct opener opener;
+    pthread_t thread;
+    opener.pool = atomic_load(&executor->pool);
+    opener.host = host;
+    assert_int_equal(pthread_create(&thread, NULL, open_when_freed, &opener), 0);
+    wasmcache_executor_free(executor);
+    pthread_join(thread, NULL);
+    host_pool_end(host);
 }
 
 static void free_cancels_what_waits_and_waits_for_the_hosts_pool(void **state)
 {
     struct rig *r = *state;
     struct host_pool host;
-    struct opener opener;
     wasmcache_executor *executor;
     struct asked a[10];
-    pthread_t thread;
 
     host_pool_init(&host, 2);
     host_pool_hold(&host, 1);
     executor = host_pool_executor(&host, 0);
     for (int i = 0; i < 10; i++)
         ask_get(&a[i], r, executor, "wasm", 0);
-    opener.pool = atomic_load(&executor->pool);
-    opener.host = &host;
-    assert_int_equal(pthread_create(&thread, NULL, open_when_freed, &opener), 0);
-    wasmcache_executor_free(executor);
+    free_and_open(executor, &host);
     for (int i = 0; i < 10; i++) {
         assert_answered_once(&a[i]);
         assert_int_equal(a[i].error, WASMCACHE_EABORTED);
     }
-    pthread_join(thread, NULL);
-    host_pool_end(&host);
     assert_int_equal(host.ran, 10);
     assert_int_equal(r->engine.compiles, 0);
+}
+
+/* Whoever frees it waits for it, and the host's loop may be gone. */
+static void what_ends_while_the_executor_is_freed_wakes_nobody(void **state)
+{
+    struct rig *r = *state;
+    struct host_pool host;
+    struct asked a;
+    wasmcache_executor *executor;
+    host_pool_init(&host, 1);
+    executor = host_pool_executor(&host, 0);
+    ask_get(&a, r, executor, "wasm", 0);
+    wait_for(&gate.inside, 1);
+    free_and_open(executor, &host);
+    assert_answered_once(&a);
+    assert_int_equal(host.ran, 1);
+    assert_int_equal(host.woken, 0);
 }
 
 /* ---- on the worker ---- */
@@ -932,7 +955,8 @@ int main(void)
         CLOSED(what_was_cancelled_fetches_nothing),
         TEST(a_callback_starts_cancels_and_dispatches),
         GATED(free_answers_all_that_is_left),
-        TEST(free_cancels_what_waits_and_waits_for_the_hosts_pool),
+        GATED(free_cancels_what_waits_and_waits_for_the_hosts_pool),
+        GATED(what_ends_while_the_executor_is_freed_wakes_nobody),
         GATED(on_the_worker_callbacks_come_by_themselves),
         TEST(each_is_answered_once_whatever_happens),
         TEST(threads_that_start_cancel_and_dispatch_meet),
