@@ -72,9 +72,9 @@ static int take_off(struct wasmcache_request *r)
 {
     struct wc_pool *pool = r->job.pool;
     struct wasmcache_request *leader;
-    int released = 0, rc = wc_call_go_on(&r->call, &r->err);
+    int released = 0, rc = 0;
 
-    if (rc == 0 && r->type == WC_REQUEST_GET) {
+    if (r->type == WC_REQUEST_GET) {
         rc = wc_get_key(&r->get, &r->call, &r->err);
         r->keyed = r->get.cached;
         if (r->keyed)

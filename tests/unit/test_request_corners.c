@@ -595,6 +595,31 @@ static void who_waits_for_another_goes_on_waiting(void **state)
     assert_int_equal(r->engine.compiles, 2);
 }
 
+static wasmcache_executor *dispatched;
+
+static void dispatch_the_rest(struct asked *a)
+{
+    (void)a;
+    assert_int_equal(wasmcache_executor_dispatch(dispatched), 1);
+}
+
+static void a_callback_may_dispatch_what_this_dispatch_had_still_to_do(void **state)
+{
+    struct rig *r = *state;
+    struct pool pool;
+    struct asked a, b;
+    dispatched = pool_executor(&pool, 0);
+    ask_contains(&a, r, dispatched, "wasm");
+    ask_contains(&b, r, dispatched, "wasm");
+    a.then = dispatch_the_rest;
+    run_pool(&pool);
+    assert_int_equal(wasmcache_executor_dispatch(dispatched), 1);
+    assert_answered_once(&a);
+    assert_answered_once(&b);
+    assert_int_equal(wasmcache_executor_wait(dispatched, 0), 0);
+    wasmcache_executor_free(dispatched);
+}
+
 static int (*usual_load)(void *engine, wasmcache_kind kind, const char *path, void **module,
                          void **error);
 
@@ -795,6 +820,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_is_cancelled_before_it_leads_does_not, fixture_rig,
                                         fixture_end),
         TEST(many_processors_do_not_make_many_threads),
+        TEST(a_callback_may_dispatch_what_this_dispatch_had_still_to_do),
         GATES(who_would_wait_at_the_end_is_told_so),
         GATES(who_is_cancelled_with_the_answer_on_its_way_frees_it),
         GATES(who_waits_for_another_goes_on_waiting),
