@@ -4,7 +4,8 @@
 
     torture.py [--tier quick|full|soak] [--rows 1,4,10] [--seed N] [--jobs N] BUILD
 
-Writes BUILD/torture-TIER.json; --docs also puts the table of a full run into docs/reliability.md.
+Writes BUILD/torture-TIER.json, and what the programs of a row that failed said to BUILD/torture-row-N.log; --docs also puts
+the table of a full run into docs/reliability.md.
 The last line is `rows: N passed, N failed, N skipped`. Exit status 1 if a row failed.
 """
 import argparse
@@ -45,6 +46,7 @@ class Result:
         self.bad = []
         self.skipped = ""
         self.broken = ""
+        self.said = []
         self.seconds = 0.0
 
     def add(self, kind, bad, of):
@@ -143,7 +145,10 @@ def run(row, options):
                                   errors="replace", timeout=SECONDS[options.tier], env=environment,
                                   stdin=subprocess.DEVNULL, cwd=options.build + "/tests")
             text, status = done.stdout, done.returncode
-        except subprocess.TimeoutExpired:
+            result.said.append(f"$ {' '.join(command)}\n{text}")
+        except subprocess.TimeoutExpired as late:
+            said = late.output or ""
+            result.said.append(said if isinstance(said, str) else said.decode(errors="replace"))
             result.broken = f"{command[0]} took more than {SECONDS[options.tier]} s"
             result.add("D", 1, 1)
             continue
@@ -157,7 +162,21 @@ def run(row, options):
         if options.verbose:
             print(text, file=sys.stderr)
     result.seconds = time.monotonic() - start
+    keep_what_was_said(result, options)
     return result
+
+
+def log_of(result, options):
+    return f"{options.build}/torture-row-{result.row.number}.log"
+
+
+def keep_what_was_said(result, options):
+    """What fails once in a thousand runs is not to be waited for again."""
+    if result.failed():
+        with open(log_of(result, options), "w", encoding="utf-8") as file:
+            file.write("\n".join(result.said))
+    elif os.path.exists(log_of(result, options)):
+        os.remove(log_of(result, options))
 
 
 def number(value):
@@ -171,7 +190,7 @@ def cell(counts, kind):
     return f"{bad}/{number(of)}"
 
 
-def print_table(results):
+def print_table(results, options):
     head = ["row", "what", "runs"] + list(KINDS) + ["", "s"]
     lines = [head]
     for r in results:
@@ -184,6 +203,8 @@ def print_table(results):
     for r in results:
         for text in ([r.broken] if r.broken else []) + r.bad[:8]:
             print(f"row {r.row.number}: {text}")
+        if r.failed():
+            print(f"row {r.row.number}: what was said is in {log_of(r, options)}")
     for r in results:
         if r.verdict() == "skipped":
             print(f"row {r.row.number} skipped: {r.skipped}")
@@ -265,7 +286,7 @@ def main():
         json.dump({"tier": options.tier, "seed": options.seed, "seconds": round(options.seconds, 1),
                    "kinds": MEANING, "rows": [r.as_json() for r in results]}, file, indent=1)
         file.write("\n")
-    print_table(results)
+    print_table(results, options)
     if options.docs:
         write_docs(results, options)
     verdicts = [r.verdict() for r in results]
