@@ -115,8 +115,9 @@ int wc_gate_open_at(const struct wc_gate *gate, int at, const char *name, const 
                            name);
         fd = wc_os_open_dir_at(at, name);
     }
-    if (fd == -ENOENT)
-        return wc_fail(err, WASMCACHE_EMISS, ENOENT, "open", path, "There is no %s/%s", path, name);
+    if (fd == -ENOENT) /* to be made, it was removed at once */
+        return wc_fail(err, create ? WASMCACHE_EIO : WASMCACHE_EMISS, ENOENT, "open", path,
+                       "There is no %s/%s", path, name);
     if (fd == -ENOTDIR || fd == -ELOOP)
         return wc_fail(err, WASMCACHE_EUNTRUSTED, fd, "open", path,
                        "%s/%s should be a directory; remove it", path, name);

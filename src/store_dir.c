@@ -40,17 +40,13 @@ static int open_at_once(struct wc_folder *out, const struct wc_store *store,
     return 0;
 }
 
-int wc_store_open_folder(struct wc_folder *out, const struct wc_store *store,
+static int open_in_steps(struct wc_folder *out, const struct wc_store *store,
                          const char *engine_namespace, int create, struct wc_error *err)
 {
     struct wc_gate_found found;
     char own[16] = "", dir[WC_PATH_SIZE];
     int root, rc;
 
-    out->fd = -1;
-    out->straight = 0;
-    if (open_at_once(out, store, engine_namespace))
-        return 0;
     rc = wc_gate_open(&store->gate, store->dir, create, &root, &found, err);
     if (rc < 0)
         return rc;
@@ -71,6 +67,21 @@ int wc_store_open_folder(struct wc_folder *out, const struct wc_store *store,
         }
     }
     wc_os_close(root);
+    return rc;
+}
+
+int wc_store_open_folder(struct wc_folder *out, const struct wc_store *store,
+                         const char *engine_namespace, int create, struct wc_error *err)
+{
+    int rc;
+    out->fd = -1;
+    out->straight = 0;
+    if (open_at_once(out, store, engine_namespace))
+        return 0;
+    rc = open_in_steps(out, store, engine_namespace, create, err);
+    if (create && rc == WASMCACHE_EIO && err->system_errno == ENOENT)
+        /* Somebody removes what was found or made just now: it is made anew, once. */
+        rc = open_in_steps(out, store, engine_namespace, create, err);
     return rc;
 }
 

@@ -29,6 +29,7 @@
 #include "cache.h"
 #include "fixture.h"
 #include "key.h"
+#include "namespace.h"
 #include "seam.h"
 #include "stats.h"
 #include "support/allocation.h"
@@ -728,6 +729,63 @@ static void who_has_landed_is_not_waited_for(void **state)
     wasmcache_module_release(module);
 }
 
+/* ---- folders that go as soon as they are made ---- */
+
+static void remove_folder(void *folder)
+{
+    scratch_remove(folder);
+}
+
+static void move_directory(void *rig)
+{
+    struct rig *r = rig;
+    char *attic = scratch_in(&r->scratch, "attic");
+    scratch_remove(attic);
+    (void)rename(r->dir, attic);
+}
+
+/* Removed by others between the call that makes it and the one that opens it. */
+static void a_folder_that_goes_when_it_is_made_is_made_again(void **state)
+{
+    struct rig *r = *state;
+    const wasmcache_key key = rig_key(wasm);
+    unsigned looks;
+    char *folder;
+    rig_open(r);
+    folder = rig_namespace_dir(r);
+    /* How many there are to make one: the last one finds it. */
+    seam_record();
+    assert_int_equal(rig_save(r, wasm, NULL), 0);
+    seam_off();
+    looks = seam_calls_of("open_dir_at");
+    assert_true(looks >= 2);
+    for (unsigned nth = 1; nth <= looks; nth++)
+        for (int all = 0; all < 2; all++) { /* the folder, the directory */
+            scratch_remove(folder);
+            seam_act_call("open_dir_at", nth, all ? move_directory : remove_folder,
+                          all ? (void *)r : (void *)folder);
+            assert_int_equal(rig_save(r, wasm, NULL), 0);
+            seam_off();
+            assert_true(seam_met());
+            assert_true(scratch_exists(rig_entry(r, wasm)));
+            assert_int_equal(rig_load(r, wasm, NULL), 0);
+        }
+    /* Whenever it is made: not for ever, and not as if nothing were in the cache. */
+    scratch_remove(folder);
+    seam_act_each("open_dir_at", remove_folder, folder);
+    assert_int_equal(rig_save(r, wasm, NULL), WASMCACHE_EIO);
+    assert_int_equal(wasmcache_last_error()->system_errno, ENOENT);
+    assert_int_equal(wasmcache_pin(r->cache, rig_namespace(r), &key, 1), WASMCACHE_EIO);
+    seam_off();
+    assert_int_equal(rig_save(r, wasm, NULL), 0);
+    /* Nor is something pinned whose pin is nowhere. */
+    seam_act_each("open_dir_at", remove_folder,
+                  scratch_in(&r->scratch, "cache/%s/%s", rig_namespace(r), WC_PINS));
+    assert_int_equal(wasmcache_pin(r->cache, rig_namespace(r), &key, 1), WASMCACHE_EIO);
+    seam_off();
+    assert_int_equal(wasmcache_pin(r->cache, rig_namespace(r), &key, 1), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_rig, fixture_end)
 #define OPEN(name) cmocka_unit_test_setup_teardown(name, fixture_open_rig, fixture_end)
 
@@ -754,6 +812,7 @@ int main(void)
         OPEN(while_another_thread_begins_counters_wait),
         OPEN(a_lock_that_cannot_be_marked_is_one_all_the_same),
         TEST(who_has_landed_is_not_waited_for),
+        TEST(a_folder_that_goes_when_it_is_made_is_made_again),
     };
     scratch_in_memory();
     failed = cmocka_run_group_tests_name("edges", tests, NULL, NULL);
