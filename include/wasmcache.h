@@ -872,8 +872,8 @@ WASMCACHE_API int wasmcache_remove(wasmcache *cache, const char *engine_namespac
                                    const wasmcache_key *key);
 
 /* Reads one entry and removes it if it is damaged: the very file that was read, never another that
- * took its name meanwhile. EMISS: it is not there, or not damaged. EIO, EUNTRUSTED, EMISUSE,
- * ENOMEM: it could not be judged or removed. */
+ * took its name meanwhile. EMISS: it is not there, or not damaged. EBUSY: others changed it each
+ * time that it was read. EIO, EUNTRUSTED, EMISUSE, ENOMEM: it could not be judged or removed. */
 WASMCACHE_API int wasmcache_remove_damaged(wasmcache *cache, const char *engine_namespace,
                                            const wasmcache_key *key);
 

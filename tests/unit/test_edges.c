@@ -786,6 +786,35 @@ static void a_folder_that_goes_when_it_is_made_is_made_again(void **state)
     assert_int_equal(wasmcache_pin(r->cache, rig_namespace(r), &key, 1), 0);
 }
 
+static void touch_entry(void *rig)
+{
+    static struct timespec times[2];
+    times[1].tv_sec++;
+    assert_int_equal(utimensat(AT_FDCWD, rig_entry(rig, wasm), times, 0), 0);
+}
+
+/* One that changes each time that it is read is neither damaged nor sound, and stays. */
+static void what_keeps_changing_cannot_be_judged(void **state)
+{
+    struct rig *r = *state;
+    const wasmcache_key key = rig_key(wasm);
+    wasmcache_entry entry = WASMCACHE_ENTRY_INIT;
+    ino_t inode;
+    rig_open(r);
+    assert_int_equal(rig_save(r, wasm, NULL), 0);
+    inode = scratch_inode(rig_entry(r, wasm));
+    seam_act_each("fstat", touch_entry, r);
+    assert_int_equal(wasmcache_remove_damaged(r->cache, rig_namespace(r), &key), WASMCACHE_EBUSY);
+    assert_int_equal(
+        wasmcache_entry_check(&entry, r->cache, rig_namespace(r), &key, WASMCACHE_CHECK_DIGEST), 0);
+    seam_off();
+    assert_int_equal(entry.state, WASMCACHE_REASON_UNREADABLE);
+    assert_int_equal(entry.system_errno, 0);
+    assert_int_equal(scratch_inode(rig_entry(r, wasm)), inode);
+    assert_int_equal(wasmcache_remove_damaged(r->cache, rig_namespace(r), &key), WASMCACHE_EMISS);
+    assert_int_equal(rig_load(r, wasm, NULL), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_rig, fixture_end)
 #define OPEN(name) cmocka_unit_test_setup_teardown(name, fixture_open_rig, fixture_end)
 
@@ -813,6 +842,7 @@ int main(void)
         OPEN(a_lock_that_cannot_be_marked_is_one_all_the_same),
         TEST(who_has_landed_is_not_waited_for),
         TEST(a_folder_that_goes_when_it_is_made_is_made_again),
+        TEST(what_keeps_changing_cannot_be_judged),
     };
     scratch_in_memory();
     failed = cmocka_run_group_tests_name("edges", tests, NULL, NULL);

@@ -347,6 +347,7 @@ static void check_change(struct actor *a, int rc, const int *errors)
 void actor_do_remove(struct actor *a, int damaged)
 {
     static const int errors[] = {WASMCACHE_EMISS, WASMCACHE_EUNTRUSTED, 0};
+    static const int of_damaged[] = {WASMCACHE_EMISS, WASMCACHE_EUNTRUSTED, WASMCACHE_EBUSY, 0};
     struct wanted w;
     const char *ns;
     const wasmcache_key *key;
@@ -356,7 +357,7 @@ void actor_do_remove(struct actor *a, int damaged)
     check_change(a,
                  damaged ? wasmcache_remove_damaged(a->use->cache, ns, key)
                          : wasmcache_remove(a->use->cache, ns, key),
-                 errors);
+                 damaged ? of_damaged : errors);
 }
 
 void actor_do_check(struct actor *a)
@@ -368,8 +369,11 @@ void actor_do_check(struct actor *a)
                               &a->workload->keys[w.wasm][w.salt],
                               actor_one_in(a, 2) ? WASMCACHE_CHECK_DIGEST : 0))
         actor_broken(a, "%s", wasmcache_last_error()->message);
-    if (entry.state == WASMCACHE_REASON_UNREADABLE || entry.state == WASMCACHE_REASON_NEWER_FORMAT)
-        actor_broken(a, "state %s", wasmcache_reason_name(entry.state));
+    /* Without an errno: others gave the file names, or took them, each time that it was read. */
+    if ((entry.state == WASMCACHE_REASON_UNREADABLE && entry.system_errno) ||
+        entry.state == WASMCACHE_REASON_NEWER_FORMAT)
+        actor_broken(a, "state %s, errno %d", wasmcache_reason_name(entry.state),
+                     entry.system_errno);
 }
 
 void actor_do_walk(struct actor *a, int clear)
