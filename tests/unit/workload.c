@@ -37,8 +37,11 @@ static _Noreturn void be_child(struct actor *a)
     a->in_child = 1;
     close(a->gate);
     a->gate = open_gate(a->workload);
-    for (unsigned e = 0; e < WORKLOAD_ENGINES; e++)
-        pthread_mutex_init(&a->process->engines[e].lock, NULL); /* another thread may have it */
+    for (unsigned e = 0; e < WORKLOAD_ENGINES; e++) {
+        struct fake_engine *engine = &a->process->engines[e];
+        pthread_mutex_init(&engine->lock, NULL); /* another thread may have it, */
+        engine->handed = NULL;                   /* and have freed this under it */
+    }
     for (unsigned i = 0; i < 4; i++) {
         actor_gate_enter(a);
         switch (actor_below(a, 5)) {
