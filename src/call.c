@@ -62,8 +62,7 @@ int wc_call_enter(struct wc_call *call, struct wc_error *err)
         return 0;
     if (!call->look.hints)
         wc_hint_look_start(&call->look, &cache->hints);
-    rc = wc_store_open_folder(&call->folder, &cache->store, call->identity->engine_namespace,
-                              WC_GATE_LOOK, err);
+    rc = wc_store_open_folder(&call->folder, &cache->store, call->identity->engine_namespace, err);
     note_judged(call, rc);
     if (rc == 0)
         wc_cache_find_hints(cache, &call->look, &call->folder, WC_GATE_CREATE);

@@ -73,7 +73,7 @@ extern uint64_t wc_call_judged_for; /* in nanoseconds */
 int wc_call_is_judged(struct wc_call *call);
 /* Finds the table of hints when it is needed, by wc_call_enter(). */
 void wc_call_look_later(struct wc_call *call);
-/* Opens the namespace's folder, if it is not open. As wc_store_open_folder() to look. */
+/* Opens the namespace's folder, if it is not open. As wc_store_open_folder(). */
 int wc_call_enter(struct wc_call *call, struct wc_error *err);
 /* Closes it; nothing of the library is open then. Also when it is not open. */
 void wc_call_leave(struct wc_call *call);

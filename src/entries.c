@@ -132,7 +132,7 @@ int wasmcache_entry_check(wasmcache_entry *out, wasmcache *cache, const char *en
         return misuse(&err, "wasmcache_entry_check");
     if (!wc_cache_usable(cache))
         return no_cache(&err);
-    rc = wc_store_open_folder(&folder, &cache->store, engine_namespace, WC_GATE_LOOK, &err);
+    rc = wc_store_open_folder(&folder, &cache->store, engine_namespace, &err);
     if (rc == WASMCACHE_EMISS) {
         struct wc_entry_file none = {.fd = -1};
         describe(&entry, &expect, &none, rc, &err);
@@ -163,7 +163,7 @@ static int open_for_removal(struct wc_folder *folder, wasmcache *cache,
     if (cache->store.flags & WASMCACHE_READ_ONLY)
         return wc_fail(err, WASMCACHE_EIO, EROFS, NULL, cache->store.dir,
                        "The cache %s was opened to be read only", cache->store.dir);
-    return wc_store_open_folder(folder, &cache->store, engine_namespace, WC_GATE_LOOK, err);
+    return wc_store_open_folder(folder, &cache->store, engine_namespace, err);
 }
 
 static int remove_now(wasmcache *cache, const struct wc_folder *folder, const char *name,
@@ -265,7 +265,7 @@ static void leave_namespace(wasmcache_iterator *it)
 
 static int enter_namespace(wasmcache_iterator *it, const char *name, struct wc_error *err)
 {
-    int os, rc = wc_store_open_folder(&it->folder, &it->cache->store, name, WC_GATE_LOOK, err);
+    int os, rc = wc_store_open_folder(&it->folder, &it->cache->store, name, err);
     if (rc < 0)
         return rc;
     it->walk = wc_os_walk_open(it->folder.fd, &os);

@@ -118,8 +118,7 @@ static int walk_namespace(struct walk *w, const struct pass *pass, struct wc_err
     struct found f;
     const char *name;
     struct wc_os_walk *walk;
-    int os, rc = wc_store_open_folder(&w->folder, &w->e->cache->store, w->engine_namespace,
-                                      WC_GATE_LOOK, err);
+    int os, rc = wc_store_open_folder(&w->folder, &w->e->cache->store, w->engine_namespace, err);
     if (rc < 0)
         return rc == WASMCACHE_EMISS ? 0 : rc;
     wc_hint_look_start(&w->look, &w->e->cache->hints);

@@ -228,8 +228,7 @@ static int open_folder(struct wc_flight *flight, struct wc_folder *folder)
     struct wc_error ignored;
     wc_error_init(&ignored);
     if (store->flags & WASMCACHE_READ_ONLY ||
-        wc_store_open_folder(folder, store, call->identity->engine_namespace, WC_GATE_CREATE,
-                             &ignored) < 0)
+        wc_store_make_folder(folder, store, call->identity->engine_namespace, &ignored) < 0)
         return 0;
     if (!flight->lock_opened)
         (void)wc_key_lock_open(&flight->lock, store, folder, call->kind, &flight->key);

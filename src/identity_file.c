@@ -329,7 +329,7 @@ int wasmcache_identity_read(wasmcache_identity *out, wasmcache *cache, const cha
     if (!wc_cache_usable(cache))
         return wc_error_publish(&err,
                                 wc_fail(&err, WASMCACHE_EOFF, 0, NULL, NULL, "There is no cache"));
-    rc = wc_store_open_folder(&folder, &cache->store, engine_namespace, WC_GATE_LOOK, &err);
+    rc = wc_store_open_folder(&folder, &cache->store, engine_namespace, &err);
     if (rc == 0)
         rc = wc_identity_file_read(&found, &cache->store, &folder, &err);
     wc_folder_close(&folder);

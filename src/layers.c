@@ -47,7 +47,7 @@ static int load_from_layer(struct wc_call *call, const struct wc_store *layer,
 {
     const struct wc_expect expect = wc_call_expect(call, key);
     struct wc_folder folder = WC_FOLDER_INIT;
-    int rc = wc_store_open_folder(&folder, layer, expect.engine_namespace, WC_GATE_LOOK, err);
+    int rc = wc_store_open_folder(&folder, layer, expect.engine_namespace, err);
     if (rc == 0)
         rc = wc_store_open_entry(file, layer, &folder, &expect, err);
     if (rc == 0)

@@ -130,8 +130,8 @@ int wasmcache_pin(wasmcache *cache, const char *engine_namespace, const wasmcach
         return no_cache(&err);
     rc = read_only(cache, &err);
     if (rc == 0)
-        rc = wc_store_open_folder(&folder, &cache->store, engine_namespace,
-                                  pinned ? WC_GATE_CREATE : WC_GATE_LOOK, &err);
+        rc = pinned ? wc_store_make_folder(&folder, &cache->store, engine_namespace, &err)
+                    : wc_store_open_folder(&folder, &cache->store, engine_namespace, &err);
     wc_entry_name(name, key);
     if (rc == 0)
         rc = set_pin(cache, &folder, name, pinned, &err);

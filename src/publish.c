@@ -387,7 +387,7 @@ static int publish_once(enum wc_published *result, char path[WC_PATH_SIZE],
 {
     struct target t = {
         .store = store, .trailer = trailer, .flags = flags, .fd = -1, .replaced = -1};
-    int rc = wc_store_open_folder(&t.folder, store, trailer->engine_namespace, WC_GATE_CREATE, err);
+    int rc = wc_store_make_folder(&t.folder, store, trailer->engine_namespace, err);
     if (rc < 0)
         return rc;
     wc_entry_name(t.name, &trailer->key);
@@ -416,7 +416,7 @@ int wc_publish_ready(const struct wc_store *store, const char *engine_namespace,
                      struct wc_error *err)
 {
     struct wc_folder folder;
-    int rc = wc_store_open_folder(&folder, store, engine_namespace, WC_GATE_CREATE, err);
+    int rc = wc_store_make_folder(&folder, store, engine_namespace, err);
     if (rc == 0) {
         int os = wc_os_check_write(folder.fd);
         if (os < 0)

@@ -40,13 +40,17 @@ static int open_at_once(struct wc_folder *out, const struct wc_store *store,
     return 0;
 }
 
-static int open_in_steps(struct wc_folder *out, const struct wc_store *store,
-                         const char *engine_namespace, int create, struct wc_error *err)
+static int open_folder(struct wc_folder *out, const struct wc_store *store,
+                       const char *engine_namespace, int create, struct wc_error *err)
 {
     struct wc_gate_found found;
     char own[16] = "", dir[WC_PATH_SIZE];
     int root, rc;
 
+    out->fd = -1;
+    out->straight = 0;
+    if (open_at_once(out, store, engine_namespace))
+        return 0;
     rc = wc_gate_open(&store->gate, store->dir, create, &root, &found, err);
     if (rc < 0)
         return rc;
@@ -71,17 +75,17 @@ static int open_in_steps(struct wc_folder *out, const struct wc_store *store,
 }
 
 int wc_store_open_folder(struct wc_folder *out, const struct wc_store *store,
-                         const char *engine_namespace, int create, struct wc_error *err)
+                         const char *engine_namespace, struct wc_error *err)
 {
-    int rc;
-    out->fd = -1;
-    out->straight = 0;
-    if (open_at_once(out, store, engine_namespace))
-        return 0;
-    rc = open_in_steps(out, store, engine_namespace, create, err);
-    if (create && rc == WASMCACHE_EIO && err->system_errno == ENOENT)
-        /* Somebody removes what was found or made just now: it is made anew, once. */
-        rc = open_in_steps(out, store, engine_namespace, create, err);
+    return open_folder(out, store, engine_namespace, WC_GATE_LOOK, err);
+}
+
+int wc_store_make_folder(struct wc_folder *out, const struct wc_store *store,
+                         const char *engine_namespace, struct wc_error *err)
+{
+    int rc = open_folder(out, store, engine_namespace, WC_GATE_CREATE, err);
+    if (rc == WASMCACHE_EIO && err->system_errno == ENOENT)
+        rc = open_folder(out, store, engine_namespace, WC_GATE_CREATE, err);
     return rc;
 }
 

@@ -6,7 +6,7 @@
  * The directory store: where entries lie, how they are found, judged and removed. publish.h writes
  * them.
  *
- *     rc = wc_store_open_folder(&folder, store, ns, WC_GATE_LOOK, &err);  // judged by the gate
+ *     rc = wc_store_open_folder(&folder, store, ns, &err);             // judged by the gate
  *     rc = wc_store_open_entry(&file, store, &folder, &expect, &err);  // trailer read and compared
  *     rc = wc_entry_file_verify(&file, &err);                          // digest
  *     ... file.fd, file.trailer
@@ -40,9 +40,13 @@ struct wc_folder {
         -1, 0, 0, ""                                                                               \
     }
 
-/* Opens a namespace's folder; WC_GATE_CREATE makes it. EMISS, EUNTRUSTED, EIO, EFULL, ENOMEM. */
+/* Opens a namespace's folder. EMISS, EUNTRUSTED, EIO, ENOMEM. */
 int wc_store_open_folder(struct wc_folder *out, const struct wc_store *store,
-                         const char *engine_namespace, int create, struct wc_error *err);
+                         const char *engine_namespace, struct wc_error *err);
+/* The same, and makes it if it is not there; once more if somebody removes meanwhile what was found
+ * or made. EUNTRUSTED, EIO, EFULL, ENOMEM. */
+int wc_store_make_folder(struct wc_folder *out, const struct wc_store *store,
+                         const char *engine_namespace, struct wc_error *err);
 void wc_folder_close(struct wc_folder *folder);
 
 /* What an entry has to be. */

@@ -177,8 +177,8 @@ static void a_file_is_changed_in_place_while_it_is_used(void **state)
         int status;
         atomic_store(&b->ready, 0);
         atomic_store(&b->harmed, 0);
-        if (i %
-            2) /* so old that a check of it is remembered; else its digest is compared each time */
+        /* Every other time so old that a check is remembered; else its digest is compared. */
+        if (i % 2)
             nanosleep(&(const struct timespec){0, 40000000}, NULL);
         child = scratch_start(use, NULL, 0, 60);
         for (unsigned ms = 0; !atomic_load(&b->ready) && ms < 60000; ms++)

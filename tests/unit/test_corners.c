@@ -523,7 +523,7 @@ static void a_lock_whose_number_is_another_files_is_not_touched(void **state)
     rig_open(r);
     assert_int_equal(rig_get(r, wasm, NULL), 0);
     wc_error_init(&err);
-    assert_int_equal(wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r), 0, &err), 0);
+    assert_int_equal(wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r), &err), 0);
     assert_int_equal(wc_key_lock_open(&lock, &r->cache->store, &folder, WASMCACHE_MODULE, &key), 1);
     assert_int_equal(wc_key_lock_try(&lock, WC_LOCK_FIRST), WC_LOCK_HELD);
     number = lock.fd;
@@ -772,7 +772,7 @@ static void a_use_that_was_never_counted_says_nothing(void **state)
     assert_int_equal(wasmcache_prune(r->cache, &options, &result), 0);
     assert_int_equal(result.removed_entries, 1);
     wc_error_init(&err);
-    assert_int_equal(wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r), 0, &err), 0);
+    assert_int_equal(wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r), &err), 0);
     wc_hint_look_start(&look, &r->cache->hints);
     wc_cache_find_hints(r->cache, &look, &folder, 0);
     wc_hint_of_entry(&about, rig_namespace(r), &key);
@@ -799,7 +799,7 @@ static void a_stamp_of_other_bytes_is_none(void **state)
     rig_open(r);
     assert_int_equal(rig_get(r, wasm, NULL), 0);
     wc_error_init(&err);
-    assert_int_equal(wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r), 0, &err), 0);
+    assert_int_equal(wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r), &err), 0);
     name = strrchr(rig_entry(r, wasm), '/') + 1;
     assert_int_equal(wc_os_stat_at(folder.fd, name, &st), 0);
     wc_hint_look_start(&look, &r->cache->hints);

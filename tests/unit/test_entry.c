@@ -986,8 +986,7 @@ static void store_reads_a_longer_trailer(void **state)
     expect.engine_namespace = golden_namespace;
     expect.fingerprint = good.fingerprint;
     expect.shared = 0;
-    assert_int_equal(
-        wc_store_open_folder(&folder, &w->cache->store, golden_namespace, WC_GATE_LOOK, &err), 0);
+    assert_int_equal(wc_store_open_folder(&folder, &w->cache->store, golden_namespace, &err), 0);
     assert_int_equal(wc_store_open_entry(&file, &w->cache->store, &folder, &expect, &err), 0);
     assert_same(&file.trailer, &good);
     assert_int_equal(wc_entry_file_verify(&file, &err), 0);

@@ -334,8 +334,7 @@ static void take_lock(struct rig *r, struct wc_key_lock *lock, enum wc_lock_byte
     wasmcache_key key = rig_key(wasm);
     struct wc_error err;
     wc_error_init(&err);
-    assert_int_equal(wc_store_open_folder(&folder, &store, rig_namespace(r), WC_GATE_CREATE, &err),
-                     0);
+    assert_int_equal(wc_store_make_folder(&folder, &store, rig_namespace(r), &err), 0);
     assert_true(wc_key_lock_open(lock, &store, &folder, WASMCACHE_MODULE, &key));
     assert_int_equal(wc_key_lock_try(lock, byte), WC_LOCK_HELD);
     wc_folder_close(&folder);

@@ -416,9 +416,8 @@ static void no_fault_leaves_a_part_of_it(void **state)
                 wc_error_init(&err);
                 if (scratch_exists(path_of(r)))
                     assert_int_equal(unlink(path_of(r)), 0);
-                assert_int_equal(wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r),
-                                                      WC_GATE_LOOK, &err),
-                                 0);
+                assert_int_equal(
+                    wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r), &err), 0);
                 wc_os_lacking = seam_variants[v].lacking;
                 seam_fail(nth, nth % 2 ? ENOSPC : EIO, sticky);
                 wc_identity_file_write(&r->cache->store, &folder, r->wc,

@@ -158,8 +158,7 @@ static void who_does_not_wait_asks_no_other_process_twice(void **state)
     struct wc_key_lock lock;
     struct wc_error err;
     wc_error_init(&err);
-    assert_int_equal(wc_store_open_folder(&folder, &store, rig_namespace(r), WC_GATE_CREATE, &err),
-                     0);
+    assert_int_equal(wc_store_make_folder(&folder, &store, rig_namespace(r), &err), 0);
     assert_true(wc_key_lock_open(&lock, &store, &folder, WASMCACHE_MODULE, &key));
     assert_int_equal(wc_key_lock_try(&lock, WC_LOCK_FIRST), WC_LOCK_HELD);
     wc_folder_close(&folder);

@@ -68,8 +68,7 @@ static int tear_down(void **state)
 static int open_entry(struct lab *l)
 {
     const struct wc_store *store = &l->r.cache->store;
-    int rc =
-        wc_store_open_folder(&l->folder, store, l->expect.engine_namespace, WC_GATE_LOOK, &l->err);
+    int rc = wc_store_open_folder(&l->folder, store, l->expect.engine_namespace, &l->err);
     l->file.fd = -1;
     return rc < 0 ? rc : wc_store_open_entry(&l->file, store, &l->folder, &l->expect, &l->err);
 }

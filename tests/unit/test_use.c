@@ -217,9 +217,8 @@ static void the_cost_stays(void **state)
     wc_hint_of_entry(&use, rig_namespace(r), &key);
     for (int i = 0; i < 2; i++) {
         wc_error_init(&ignored);
-        assert_int_equal(wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r),
-                                              WC_GATE_LOOK, &ignored),
-                         0);
+        assert_int_equal(
+            wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r), &ignored), 0);
         wc_hint_look_start(&look, &r->cache->hints);
         wc_cache_find_hints(r->cache, &look, &folder, WC_GATE_LOOK);
         assert_int_equal(wc_hint_find(&look, &use, &hint), 1);
@@ -242,9 +241,8 @@ static struct wc_worth worth_of(struct rig *r)
     struct wc_folder folder;
     struct wc_error ignored;
     wc_error_init(&ignored);
-    assert_int_equal(
-        wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r), WC_GATE_LOOK, &ignored),
-        0);
+    assert_int_equal(wc_store_open_folder(&folder, &r->cache->store, rig_namespace(r), &ignored),
+                     0);
     wc_hint_look_start(&look, &r->cache->hints);
     wc_cache_find_hints(r->cache, &look, &folder, WC_GATE_LOOK);
     assert_int_equal(wc_use_find(&worth, &look, rig_namespace(r), &key), 1);
